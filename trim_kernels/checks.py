@@ -1,0 +1,91 @@
+"""Checks of what callers pass in: each message names the argument, what was expected and what came.
+
+Only facts that need no data are checked here, so that the public functions stay traceable by torch.compile. Values (NaN,
+prune counts out of range) are checked inside the operators, where the data is read anyway.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def describe(value: object) -> str:
+    """What came, in the words of an error message."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)} on {value.device}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_weight(weight: Tensor) -> None:
+    if not isinstance(weight, Tensor) or weight.dim() != 2 or weight.dtype not in WEIGHT_DTYPES or weight.shape[1] == 0:
+        raise ValueError(
+            "weight: expected a float32, bfloat16 or float16 matrix [R, C] with at least one column, "
+            f"got {describe(weight)}"
+        )
+
+
+def check_scoring(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:
+    if column_scale is not None and score is not None:
+        raise ValueError("column_scale, score: expected at most one of the two, got both")
+    if column_scale is not None:
+        check_tensor("column_scale", column_scale, (weight.shape[1],), torch.float32, weight.device)
+    if score is not None:
+        check_tensor("score", score, tuple(weight.shape), torch.float32, weight.device)
+
+
+def check_tensor(
+    name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> None:
+    if (
+        not isinstance(value, Tensor)
+        or tuple(value.shape) != shape
+        or value.dtype != dtype
+        or value.device != device
+    ):
+        wanted = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {device}"
+        raise ValueError(f"{name}: expected {wanted}, got {describe(value)}")
+
+
+def check_inputs(weight: Tensor, inputs: Tensor) -> None:
+    if (
+        not isinstance(inputs, Tensor)
+        or inputs.dim() != 2
+        or inputs.shape[0] != weight.shape[1]
+        or inputs.shape[1] == 0
+        or inputs.dtype not in WEIGHT_DTYPES
+        or inputs.device != weight.device
+    ):
+        raise ValueError(
+            f"inputs: expected a float32, bfloat16 or float16 matrix [{weight.shape[1]}, N] with N >= 1 "
+            f"on {weight.device}, got {describe(inputs)}"
+        )
+
+
+def as_prune_count(weight: Tensor, prune_count: int | Tensor) -> Tensor:
+    """The prune counts as int32 [R]; an int means the same count in every row."""
+    rows, columns = weight.shape
+    if isinstance(prune_count, Tensor):
+        check_tensor("prune_count", prune_count, (rows,), torch.int32, weight.device)
+        return prune_count
+    if isinstance(prune_count, bool) or not isinstance(prune_count, int) or not 0 <= prune_count <= columns:
+        raise ValueError(
+            f"prune_count: expected an int from 0 to {columns} or an int32 tensor [{rows}], got {describe(prune_count)}"
+        )
+    return torch.full((rows,), prune_count, dtype=torch.int32, device=weight.device)
+
+
+def require_counts_in_range(prune_count: Tensor, columns: int) -> None:
+    """Raise ValueError when a row is asked to lose fewer than 0 or more than all of its weights."""
+    outside = (prune_count < 0) | (prune_count > columns)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(f"prune_count: expected values from 0 to {columns}, got {int(prune_count[row])} at row {row}")
+
+
+def check_writable(weight: Tensor) -> None:
+    overlaps = any(size > 1 and stride == 0 for size, stride in zip(weight.shape, weight.stride(), strict=True))
+    if overlaps:
+        raise ValueError("weight: expected a tensor whose elements have their own memory, got an expanded one; clone it")

@@ -1,0 +1,100 @@
+"""torch.library: the schema and the fake of every operator, all in one place.
+
+The public functions in ``trim_kernels.ops`` check their arguments and call ``torch.ops.trim_kernels.<op>``; one kernel per
+operator, registered here, hands the call to the backend that :mod:`trim_kernels.backends` chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trim_kernels import backends
+
+_SCORED = "Tensor weight, Tensor prune_count, Tensor? column_scale, Tensor? score"
+_SCHEMAS = {
+    "row_threshold": f"({_SCORED}, str backend) -> (Tensor key, Tensor column)",
+    "row_mask": f"({_SCORED}, bool packed, str backend) -> Tensor",
+    "prune_rows_": f"({_SCORED.replace('Tensor weight', 'Tensor(a!) weight')}, str backend) -> ()",
+    "row_order": "(Tensor weight, Tensor? column_scale, Tensor? score, str backend) -> Tensor",
+    "row_quality": (
+        "(Tensor weight, Tensor prune_count, Tensor inputs, Tensor? column_scale, Tensor? score, str backend)"
+        " -> (Tensor dense_sq, Tensor dropped_sq, Tensor cross, Tensor peak)"
+    ),
+    "allocate_rows": (
+        "(Tensor weight, Tensor inputs, float sparsity, Tensor? column_scale, Tensor? score,"
+        " float[] learning_rates, float[] negative_learning_rates, int iterations, float max_sparsity,"
+        " str layer_metric, str row_metric, str rounding, str backend) -> (Tensor prune_count, Tensor trace)"
+    ),
+}
+
+
+def _fake_row_threshold(weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    rows = weight.shape[0]
+    return weight.new_empty(rows, dtype=torch.int32), weight.new_empty(rows, dtype=torch.int32)
+
+
+def _fake_row_mask(
+    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool, backend: str
+) -> Tensor:
+    rows, columns = weight.shape
+    if packed:
+        return weight.new_empty((rows, (columns + 7) // 8), dtype=torch.uint8)
+    return weight.new_empty((rows, columns), dtype=torch.bool)
+
+
+def _fake_prune_rows_(*_: object) -> None:
+    return None
+
+
+def _fake_row_order(weight: Tensor, *_: object) -> Tensor:
+    return weight.new_empty(weight.shape, dtype=torch.int32)
+
+
+def _fake_row_quality(weight: Tensor, *_: object) -> tuple[Tensor, ...]:
+    return tuple(weight.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(4))
+
+
+def _fake_allocate_rows(
+    weight: Tensor,
+    inputs: Tensor,
+    sparsity: float,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    learning_rates: list[float],
+    negative_learning_rates: list[float],
+    iterations: int,
+    *_: object,
+) -> tuple[Tensor, Tensor]:
+    trials = len(learning_rates) + len(negative_learning_rates)
+    trace = weight.new_empty((trials + 1, iterations + 1), dtype=torch.float64, device="cpu")
+    return weight.new_empty(weight.shape[0], dtype=torch.int32), trace
+
+
+_FAKES: dict[str, Callable[..., object]] = {
+    "row_threshold": _fake_row_threshold,
+    "row_mask": _fake_row_mask,
+    "prune_rows_": _fake_prune_rows_,
+    "row_order": _fake_row_order,
+    "row_quality": _fake_row_quality,
+    "allocate_rows": _fake_allocate_rows,
+}
+
+
+def _kernel(op: str, names: list[str]) -> Callable[..., object]:
+    def run(*args: object) -> object:
+        call = dict(zip(names, args, strict=True))
+        backend = str(call.pop("backend"))
+        return backends.implementation(op, backend, call)(**call)
+
+    return run
+
+
+_library = torch.library.Library("trim_kernels", "DEF")
+for _op, _schema in _SCHEMAS.items():
+    _library.define(_op + _schema)
+    _names = [argument.name for argument in getattr(torch.ops.trim_kernels, _op).default._schema.arguments]
+    _library.impl(_op, _kernel(_op, _names), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"trim_kernels::{_op}", _FAKES[_op], lib=_library)

@@ -1,0 +1,19 @@
+"""row_order in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from trim_kernels.scoring import require_finite, scores
+
+
+def refusal(call: Mapping[str, object]) -> None:
+    return None
+
+
+def row_order(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
+    require_finite(weight, column_scale, score)
+    return torch.sort(scores(weight, column_scale, score), dim=1, stable=True).indices.to(torch.int32)

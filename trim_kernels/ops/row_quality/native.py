@@ -1,0 +1,2 @@
+def refusal(call):
+    return "the native library is not built"

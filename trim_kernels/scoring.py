@@ -1,0 +1,50 @@
+"""The score of a weight, and the integer key by which weights are ordered.
+
+``score(i, j) = abs(weight[i, j]) * column_scale[j]`` in float32 with one rounding, or the matrix ``score`` when that is
+given, or ``abs(weight)`` when neither is. Scores are finite or overflow to infinity, never negative, so their float32
+bits, read as an integer, are ordered as the scores are: that integer is the *key*. Weights are pruned in ascending
+``(key, column)`` order, which is the order of a stable ascending sort.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+KEY_MAX = 2**31 - 1
+"""Key of the threshold of a row that loses every weight; no score has it."""
+
+
+def scores(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
+    """Scores as float32 [R, C]. This is the definition; the kernels compute the same bits without storing them."""
+    if score is not None:
+        return score.abs()
+    magnitude = weight.to(torch.float32).abs()
+    return magnitude if column_scale is None else magnitude * column_scale
+
+
+def require_finite(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:
+    """Raise ValueError for NaN or infinity in any argument and for a negative scale or score."""
+    require_finite_tensor("weight", weight)
+    for name, tensor in (("column_scale", column_scale), ("score", score)):
+        if tensor is not None:
+            require_finite_tensor(name, tensor)
+            require_not_negative(name, tensor)
+
+
+def require_finite_tensor(name: str, tensor: Tensor) -> None:
+    finite = torch.isfinite(tensor)
+    if not bool(finite.all()):
+        raise ValueError(_first_offender(name, tensor, ~finite, "finite values"))
+
+
+def require_not_negative(name: str, tensor: Tensor) -> None:
+    negative = tensor < 0
+    if bool(negative.any()):
+        raise ValueError(_first_offender(name, tensor, negative, "values >= 0"))
+
+
+def _first_offender(name: str, tensor: Tensor, bad: Tensor, expected: str) -> str:
+    position = bad.nonzero()[0].tolist()
+    value = tensor[tuple(position)].item()
+    return f"{name}: expected {expected}, got {value} at {position} ({int(bad.sum())} of {tensor.numel()} values)"
