@@ -16,7 +16,7 @@ def pack_bits(mask: Tensor) -> Tensor:
     if mask.dim() != 2 or mask.dtype != torch.bool:
         raise ValueError(f"mask: expected a bool matrix [R, C], got {describe(mask)}")
     rows, columns = mask.shape
-    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -columns % 8)).view(rows, -1, 8)
+    padded = torch.nn.functional.pad(mask.to(torch.uint8), (0, -columns % 8)).view(rows, (columns + 7) // 8, 8)
     place = torch.tensor([1 << bit for bit in range(8)], dtype=torch.uint8, device=mask.device)
     return (padded * place).sum(dim=2, dtype=torch.uint8)
 
@@ -27,4 +27,4 @@ def unpack_bits(packed: Tensor, columns: int) -> Tensor:
         raise ValueError(f"packed: expected uint8 [R, {-(-columns // 8)}] for {columns} columns, got {describe(packed)}")
     place = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = (packed.unsqueeze(2) >> place) & 1
-    return bits.view(packed.shape[0], -1)[:, :columns].to(torch.bool)
+    return bits.flatten(1)[:, :columns].to(torch.bool)

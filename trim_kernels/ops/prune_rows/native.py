@@ -1,2 +1,19 @@
-def refusal(call):
-    return "the native library is not built"
+"""prune_rows_ on the CPU: all thresholds first, which also finds bad values, so that an error changes nothing."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from trim_kernels import native
+from trim_kernels.native import refusal as refusal
+from trim_kernels.ops.row_threshold.native import row_threshold
+
+
+def prune_rows_(
+    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None
+) -> None:
+    rows = native.unit_stride(weight)
+    key, column = row_threshold(rows, prune_count, column_scale, score)
+    native.call("prune_rows", rows, column_scale, score, key, column)
+    if rows is not weight:
+        weight.detach().copy_(rows)

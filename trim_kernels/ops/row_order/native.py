@@ -1,2 +1,15 @@
-def refusal(call):
-    return "the native library is not built"
+"""row_order on the CPU: radix sort of each row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trim_kernels import native
+from trim_kernels.native import refusal as refusal
+
+
+def row_order(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
+    order = torch.empty(weight.shape, dtype=torch.int32)
+    native.call("row_order", native.unit_stride(weight), column_scale, score, order)
+    return order

@@ -1,0 +1,62 @@
+// The score of one weight as an ordered integer. Shared by every kernel, so that all of them order weights alike.
+// Internal linkage on purpose: files compiled for different instruction sets must not share the emitted code.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+namespace trim {
+namespace {
+
+constexpr uint32_t kInfinityBits = 0x7f800000u;
+constexpr uint32_t kSignBit = 0x80000000u;
+constexpr int32_t kNothingStays = 0x7fffffff;
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// The key of a product or of a given score: the sign of a zero does not count.
+inline uint32_t key_of(float score) { return bits_of(score) & ~kSignBit; }
+
+struct Float32 {
+  using Storage = uint32_t;
+  static float widen(Storage raw) { return float_of(raw); }
+  static bool is_finite(Storage raw) { return (raw & kInfinityBits) != kInfinityBits; }
+};
+
+struct BFloat16 {
+  using Storage = uint16_t;
+  static float widen(Storage raw) { return float_of(uint32_t(raw) << 16); }
+  static bool is_finite(Storage raw) { return (raw & 0x7f80u) != 0x7f80u; }
+};
+
+struct Float16 {
+  using Storage = uint16_t;
+  // The exponent moves from bias 15 to bias 127 by an exact product, which also normalises subnormal numbers.
+  static float widen(Storage raw) {
+    const float magnitude = float_of(uint32_t(raw & 0x7fffu) << 13) * 0x1p112f;
+    return float_of(bits_of(magnitude) | uint32_t(raw & 0x8000u) << 16);
+  }
+  static bool is_finite(Storage raw) { return (raw & 0x7c00u) != 0x7c00u; }
+};
+
+// The first weight of a row that stays. A weight goes iff it comes before in pruning order.
+struct Threshold {
+  uint32_t key;
+  int32_t column;
+
+  bool keeps(uint32_t other_key, int32_t other_column) const {
+    return (other_key > key) | ((other_key == key) & (other_column >= column));
+  }
+};
+
+}  // namespace
+}  // namespace trim

@@ -1,0 +1,93 @@
+// The exported functions: each calls the kernel of the best instruction set of this processor.
+#include <cstring>
+#include <new>
+
+#include "kernels.h"
+
+namespace {
+
+using trim::Kernels;
+
+#ifdef TRIM_X86
+const Kernels* const kTables[] = {&trim::avx512::kernels, &trim::avx2::kernels, &trim::baseline::kernels};
+
+bool runs_here(const Kernels& table) {
+  __builtin_cpu_init();
+  if (&table == &trim::avx512::kernels) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  }
+  if (&table == &trim::avx2::kernels) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return true;
+}
+#else
+const Kernels* const kTables[] = {&trim::baseline::kernels};
+
+bool runs_here(const Kernels&) { return true; }
+#endif
+
+const Kernels* best() {
+  for (const Kernels* table : kTables) {
+    if (runs_here(*table)) return table;
+  }
+  return &trim::baseline::kernels;
+}
+
+const Kernels*& active() {
+  static const Kernels* table = best();
+  return table;
+}
+
+// No exception leaves the library.
+template <class Call>
+int guarded(Call call) {
+  try {
+    return call();
+  } catch (const std::bad_alloc&) {
+    return TK_OUT_OF_MEMORY;
+  }
+}
+
+}  // namespace
+
+#define TRIM_EXPORT extern "C" __attribute__((visibility("default")))
+
+TRIM_EXPORT int tk_row_threshold(const tk_scored* scored, const int32_t* prune_count, int32_t* key, int32_t* column,
+                                 int threads) {
+  return guarded([=] { return active()->row_threshold(scored, prune_count, key, column, threads); });
+}
+
+TRIM_EXPORT int tk_row_mask(const tk_scored* scored, const int32_t* prune_count, int packed, uint8_t* mask,
+                            int threads) {
+  return guarded([=] { return active()->row_mask(scored, prune_count, packed, mask, threads); });
+}
+
+TRIM_EXPORT int tk_prune_rows(const tk_scored* scored, const int32_t* key, const int32_t* column, int threads) {
+  return guarded([=] { return active()->prune_rows(scored, key, column, threads); });
+}
+
+TRIM_EXPORT int tk_row_order(const tk_scored* scored, int32_t* order, int threads) {
+  return guarded([=] { return active()->row_order(scored, order, threads); });
+}
+
+TRIM_EXPORT int tk_row_quality(const tk_scored* scored, const int32_t* prune_count, const float* inputs,
+                               int64_t tokens, double* statistics, int threads) {
+  return guarded([=] { return active()->row_quality(scored, prune_count, inputs, tokens, statistics, threads); });
+}
+
+TRIM_EXPORT int tk_quality_curves(const tk_scored* scored, const float* inputs, int64_t tokens, float* kept_dense,
+                                  float* kept_sq, double* dense_sq, double* peak, int threads) {
+  return guarded([=] { return active()->quality_curves(scored, inputs, tokens, kept_dense, kept_sq, dense_sq, peak, threads); });
+}
+
+TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }
+
+TRIM_EXPORT int tk_use_instruction_set(const char* name) {
+  for (const Kernels* table : kTables) {
+    if (std::strcmp(table->name, name) == 0 && runs_here(*table)) {
+      active() = table;
+      return TK_OK;
+    }
+  }
+  return TK_UNSUPPORTED;
+}

@@ -1,0 +1,38 @@
+// The kernels of one instruction set. Each <op>.cpp is compiled once per instruction set, with TRIM_ISA naming the
+// namespace, and dispatch.cpp picks a table at run time: one binary serves every processor.
+#pragma once
+#include <cstdint>
+
+#include "trim_kernels.h"
+
+namespace trim {
+
+struct Kernels {
+  const char* name;
+  decltype(&tk_row_threshold) row_threshold;
+  decltype(&tk_row_mask) row_mask;
+  decltype(&tk_prune_rows) prune_rows;
+  decltype(&tk_row_order) row_order;
+  decltype(&tk_row_quality) row_quality;
+  decltype(&tk_quality_curves) quality_curves;
+};
+
+#define TRIM_DECLARE_KERNELS(isa)                                                                        \
+  namespace isa {                                                                                        \
+  int row_threshold(const tk_scored*, const int32_t*, int32_t*, int32_t*, int);                          \
+  int row_mask(const tk_scored*, const int32_t*, int, uint8_t*, int);                                    \
+  int prune_rows(const tk_scored*, const int32_t*, const int32_t*, int);                                 \
+  int row_order(const tk_scored*, int32_t*, int);                                                        \
+  int row_quality(const tk_scored*, const int32_t*, const float*, int64_t, double*, int);                \
+  int quality_curves(const tk_scored*, const float*, int64_t, float*, float*, double*, double*, int);    \
+  constexpr Kernels kernels{#isa,      row_threshold, row_mask,      prune_rows,                         \
+                            row_order, row_quality,   quality_curves};                                   \
+  }
+
+TRIM_DECLARE_KERNELS(baseline)
+#ifdef TRIM_X86
+TRIM_DECLARE_KERNELS(avx2)
+TRIM_DECLARE_KERNELS(avx512)
+#endif
+
+}  // namespace trim

@@ -1,0 +1,72 @@
+// Products of a few weight rows with all inputs: the part that row_quality and quality_curves share.
+#pragma once
+#include "row_keys.h"
+#include "vector.h"
+
+namespace trim {
+namespace {
+
+constexpr int kTile = 8 * kLanes;  // tokens whose running sums stay in registers in quality_curves
+constexpr int kRows = 8;           // weight rows multiplied at once
+constexpr int64_t kBlock = 256;    // columns summed before the sum joins the result: shorter sums round less
+
+// Inputs [columns, tokens] as tiles [tile][columns][kTile], the last padded with zeros: every access is aligned and
+// whole, and a tile's columns lie close together.
+class PackedInputs {
+ public:
+  PackedInputs(const float* inputs, int64_t columns, int64_t tokens)
+      : columns_(columns), tiles_((tokens + kTile - 1) / kTile), data_(tiles_ * columns * kTile) {
+    float* out = data_;
+    for (int64_t tile = 0; tile < tiles_; ++tile) {
+      const int64_t first = tile * kTile, width = kTile < tokens - first ? kTile : tokens - first;
+      for (int64_t column = 0; column < columns; ++column, out += kTile) {
+        std::memcpy(out, inputs + column * tokens + first, sizeof(float) * static_cast<size_t>(width));
+        std::memset(out + width, 0, sizeof(float) * static_cast<size_t>(kTile - width));
+      }
+    }
+  }
+  int64_t tiles() const { return tiles_; }
+  int64_t padded_tokens() const { return tiles_ * kTile; }
+  const float* tile(int64_t index) const { return data_ + index * columns_ * kTile; }
+
+ private:
+  const int64_t columns_, tiles_;
+  Buffer<float> data_;
+};
+
+inline void zero(float* values, int64_t size) { std::memset(values, 0, sizeof(float) * static_cast<size_t>(size)); }
+
+inline bool all_finite(const float* values, int64_t size) {
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < size; ++i) bad |= !Float32::is_finite(bits_of(values[i]));
+  return bad == 0;
+}
+
+// out[row][token] = sum over columns of weights[column][row] * inputs[column][token], for kRows rows.
+inline void multiply_rows(const float* weights, int64_t columns, const PackedInputs& inputs, float* out) {
+  constexpr int kWidth = kLanes >= 16 ? 2 : 1;  // vectors of tokens at once: 8 * kWidth sums fill the registers
+  const int64_t stride = inputs.padded_tokens();
+  zero(out, kRows * stride);
+  for (int64_t tile = 0; tile < inputs.tiles(); ++tile) {
+    for (int64_t first = 0; first < columns; first += kBlock) {
+      const int64_t last = first + kBlock < columns ? first + kBlock : columns;
+      for (int part = 0; part < kTile; part += kWidth * kLanes) {
+        Vec sums[kRows][kWidth] = {};
+        for (int64_t column = first; column < last; ++column) {
+          const Vec* x = reinterpret_cast<const Vec*>(inputs.tile(tile) + column * kTile + part);
+          const float* w = weights + column * kRows;
+          for (int row = 0; row < kRows; ++row) {
+            for (int v = 0; v < kWidth; ++v) sums[row][v] += w[row] * x[v];
+          }
+        }
+        for (int row = 0; row < kRows; ++row) {
+          Vec* y = reinterpret_cast<Vec*>(out + row * stride + tile * kTile + part);
+          for (int v = 0; v < kWidth; ++v) y[v] += sums[row][v];
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace trim

@@ -1,0 +1,63 @@
+// Every function that the CPU library exports. No torch, no Python: pointers, sizes and a status.
+//
+// A matrix is row-major with unit column stride; strides count elements. The score of weight (i, j) is
+// |weight| * column_scale[j] (one float32 product), or score[i, j], or |weight|; its key is the score's float32 bits.
+// Pruning order is ascending (key, column).
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
+
+enum tk_status {
+  TK_OK = 0,
+  TK_BAD_VALUE = 1,      // NaN or infinity in weight, score or inputs, or a negative score; outputs are unspecified
+  TK_OUT_OF_MEMORY = 2,  // scratch memory or threads could not be had
+  TK_UNSUPPORTED = 3,    // this processor has no such instruction set
+};
+
+typedef struct {
+  void* weight;  // only tk_prune_rows writes it
+  int64_t rows, columns, stride;
+  int32_t dtype;              // tk_dtype
+  const float* column_scale;  // [columns], finite and >= 0, or NULL
+  const float* score;         // [rows, columns], or NULL; excludes column_scale
+  int64_t score_stride;
+} tk_scored;
+
+// Prune counts are in [0, columns]; the caller checks. `threads` >= 1.
+
+// key, column [rows]: the first weight in pruning order that stays; (2^31 - 1, columns) when none stays.
+int tk_row_threshold(const tk_scored*, const int32_t* prune_count, int32_t* key, int32_t* column, int threads);
+
+// mask: 1 = kept; bytes [rows, columns], or packed bits [rows, ceil(columns / 8)], lowest column in the lowest bit.
+int tk_row_mask(const tk_scored*, const int32_t* prune_count, int packed, uint8_t* mask, int threads);
+
+// Zeroes every weight before the thresholds that tk_row_threshold found for the same scores.
+int tk_prune_rows(const tk_scored*, const int32_t* key, const int32_t* column, int threads);
+
+// order [rows, columns]: the columns of each row in pruning order.
+int tk_row_order(const tk_scored*, int32_t* order, int threads);
+
+// With y = weight * inputs and e = the part of y from pruned weights, writes [4, rows]: |y|^2, |e|^2, <y, e>, max y^2.
+// inputs: [columns, tokens], contiguous.
+int tk_row_quality(const tk_scored*, const int32_t* prune_count, const float* inputs, int64_t tokens,
+                   double* statistics, int threads);
+
+// With k the part of y from kept weights, for every count 0..columns of every row: <y, k> and |k|^2, each
+// [rows, columns + 1]; and per row |y|^2 and max y^2.
+int tk_quality_curves(const tk_scored*, const float* inputs, int64_t tokens, float* kept_dense, float* kept_sq,
+                      double* dense_sq, double* peak, int threads);
+
+// The instruction set in use: "avx512", "avx2" or "baseline".
+const char* tk_instruction_set(void);
+
+// Use another instruction set of this binary, for tests and benchmarks. Not to be called beside running kernels.
+int tk_use_instruction_set(const char* name);
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,1 @@
+"""Budgets: how many weights may go, and where? Per linear (layers) and per row (rows)."""

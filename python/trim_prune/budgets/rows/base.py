@@ -1,0 +1,72 @@
+"""What a row budget is, and the registry of row budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ...calibration.statistics import LinearStatistics, Need
+from ...registry import Registry
+from ...scores.base import Importance
+
+if TYPE_CHECKING:
+    from ...recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RowRequest:
+    """One linear, and how many of its weights go in total."""
+
+    weight: Tensor
+    importance: Importance
+    statistics: LinearStatistics
+    prune_count: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class RowDecision:
+    """Prune counts int32 [R] and, where a search found them, how good it says they are."""
+
+    prune_count: Tensor
+    quality: float | None = None
+    baseline_quality: float | None = None
+    learning_rate: float | None = None
+    iteration: int | None = None
+
+
+RowFunction = Callable[[RowRequest], RowDecision]
+
+
+def _whole_rows(columns: int, recipe: Recipe) -> int:
+    return columns
+
+
+@dataclass(frozen=True)
+class RowBudget:
+    """A registered row budget; ``row_limit(columns, recipe)`` is the most it takes from one row."""
+
+    function: RowFunction
+    needs: frozenset[Need]
+    row_limit: Callable[[int, Recipe], int]
+
+
+ROW_BUDGETS: Registry[RowBudget] = Registry("row budget")
+
+
+def register_row_budget(
+    name: str, *, needs: Iterable[Need] = (), row_limit: Callable[[int, Recipe], int] = _whole_rows
+) -> Callable[[RowFunction], RowFunction]:
+    """Register ``function(request) -> RowDecision`` under a name.
+
+    ``row_limit`` lets the engine refuse an infeasible request before any work starts.
+    """
+
+    def add(function: RowFunction) -> RowFunction:
+        ROW_BUDGETS.register(name, RowBudget(function, frozenset(needs), row_limit))
+        return function
+
+    return add

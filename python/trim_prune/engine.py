@@ -1,0 +1,273 @@
+"""The walk over the blocks: collect, decide, apply, propagate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .budgets.layers import LAYER_BUDGETS, apportion
+from .budgets.rows import ROW_BUDGETS, RowRequest
+from .calibration.statistics import Collector, LinearStatistics
+from .errors import TrimPruneError
+from .events import Events
+from .models.capture import Call, Capture
+from .models.discover import Block, Linear, find_blocks
+from .recipe import Recipe
+from .results import LinearResult, Sparsity
+from .scores import SCORES
+from .solvers import SOLVERS
+from .timing import Timings
+
+MIN_COVERAGE = 0.99
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be pruned, decided before any work: the exact prune count of each linear."""
+
+    model: nn.Module
+    recipe: Recipe
+    device: torch.device
+    blocks: list[Block]
+    counts: dict[Linear, int]
+
+    @property
+    def linears(self) -> list[Linear]:
+        """All linears, block by block."""
+        return [linear for block in self.blocks for linear in block.linears]
+
+
+def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
+    """Find the blocks, fix the layer budget, and refuse what cannot be done."""
+    blocks = find_blocks(model)
+    linears = [linear for block in blocks for linear in block.linears]
+    sizes = [linear.size for linear in linears]
+    sparsities = LAYER_BUDGETS.get(recipe.layers).function(linears, recipe.sparsity)
+    counts = apportion(sparsities, sizes, round(recipe.sparsity * sum(sizes)))
+    row_limit = ROW_BUDGETS.get(recipe.rows).row_limit
+    for linear, count in zip(linears, counts, strict=True):
+        rows, columns = linear.module.weight.shape
+        limit = rows * row_limit(columns, recipe)
+        if count > limit:
+            raise TrimPruneError(
+                f"the sparsity is out of reach of row budget {recipe.rows!r}",
+                where=f"block {linear.block}, {linear.name} [{rows}, {columns}]",
+                expected=f"at most {limit} of {linear.size} weights ({limit / linear.size:.4f})",
+                got=f"{count} ({count / linear.size:.4f})",
+                fix="lower the sparsity, raise trim.max_sparsity, or use rows: uniform",
+            )
+    return Plan(model, recipe, _device(recipe.device), blocks, dict(zip(linears, counts, strict=True)))
+
+
+@torch.no_grad()
+def walk(
+    plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings
+) -> tuple[list[LinearResult], dict[str, Tensor]]:
+    """Prune the model in place, block by block; each block sees the outputs of the pruned ones before it.
+
+    ``batches``: token ids [sequences, tokens]; empty if nothing needs calibration. Returns the results per linear
+    and the packed masks per weight name.
+    """
+    results: list[LinearResult] = []
+    masks: dict[str, Tensor] = {}
+    for block in plan.blocks:
+        if block.coverage < MIN_COVERAGE:
+            events.warn(f"{block.name}: only {block.coverage:.1%} of its parameters lie in nn.Linear and get pruned")
+    with _evaluation_mode(plan.model):
+        states = _capture(plan, batches, events, timings)
+        for block in plan.blocks:
+            start = time.perf_counter()
+            with _on_device(block.module, plan.device):
+                done = _prune_block(plan, block, states, masks, timings)
+                if block is not plan.blocks[-1]:
+                    with timings.phase("forward"):
+                        states.propagate(block)
+            for result in done:
+                events.emit("linear", **_facts(result))
+            events.emit("block", **_block_facts(plan, block, done, time.perf_counter() - start))
+            results += done
+    _check_total(plan, results)
+    return results, masks
+
+
+def sparsity_figures(plan: Plan, results: Sequence[LinearResult]) -> Sparsity:
+    """The three usual figures, from exact counts."""
+    embeddings = {id(m.weight) for m in plan.model.modules() if isinstance(m, nn.Embedding)}
+    head = getattr(plan.model, "get_output_embeddings", lambda: None)()
+    if head is not None:
+        embeddings |= {id(parameter) for parameter in head.parameters()}
+    parameters = list(plan.model.parameters())
+    return Sparsity(
+        pruned=sum(result.prune_count for result in results),
+        prunable_weights=sum(linear.size for linear in plan.linears),
+        non_embedding_parameters=sum(p.numel() for p in parameters if id(p) not in embeddings),
+        all_parameters=sum(p.numel() for p in parameters),
+    )
+
+
+class _States:
+    """The hidden states of all calibration batches, at the block the walk has reached."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.hidden: list[Tensor] = []
+        self.calls: list[tuple[Call, ...]] = []
+
+    def run(self, block: Block) -> Iterator[tuple[int, Tensor]]:
+        """Run a block on every batch; yields the batch number and its output."""
+        for index, (hidden, calls) in enumerate(zip(self.hidden, self.calls, strict=True)):
+            yield index, calls[block.index].run(block, hidden.to(self.device), self.device)
+
+    def collect(self, block: Block, collector: Collector) -> None:
+        """Run a block on every batch for the sake of its hooks."""
+        for hidden, calls in zip(self.hidden, self.calls, strict=True):
+            with collector.batch(hidden.shape[0], hidden.shape[1]):
+                calls[block.index].run(block, hidden.to(self.device), self.device)
+
+    def propagate(self, block: Block) -> None:
+        """Replace the hidden states by the block's output."""
+        for index, output in self.run(block):
+            self.hidden[index] = output.to(self.hidden[index].device)
+
+
+def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings) -> _States:
+    states = _States(plan.device)
+    if not batches:
+        return states
+    with timings.phase("capture"):
+        capture = Capture(plan.model, plan.blocks, batches[0])
+        captured = None
+        for number, batch in enumerate(batches, start=1):
+            captured = capture(batch, captured)
+            states.hidden.append(captured.hidden)
+            states.calls.append(captured.calls)
+            events.emit("calibration", batch=number, batches=len(batches))
+    return states
+
+
+def _prune_block(
+    plan: Plan, block: Block, states: _States, masks: dict[str, Tensor], timings: Timings
+) -> list[LinearResult]:
+    for linear in block.linears:
+        if not torch.isfinite(linear.module.weight).all():
+            raise TrimPruneError(
+                "NaN or infinity in the weights of a linear", where=f"block {block.index}, {linear.name}"
+            )
+    if not states.hidden:
+        return [_prune_linear(plan, linear, LinearStatistics(), masks, timings) for linear in block.linears]
+    collector = _collect(plan, block, block.linears, states, timings)
+    results = []
+    for number, group in enumerate(collector.groups()):
+        if plan.recipe.recapture and number > 0:
+            collector = _collect(plan, block, group, states, timings)
+        results += [_prune_linear(plan, linear, collector.statistics(linear), masks, timings) for linear in group]
+    missing = [linear for linear in block.linears if linear.weight_name not in masks]
+    for linear in missing:
+        collector.statistics(linear)
+    return results
+
+
+def _collect(
+    plan: Plan, block: Block, linears: Sequence[Linear], states: _States, timings: Timings
+) -> Collector:
+    collector = Collector(
+        linears, plan.recipe.needs, plan.recipe.tokens_per_sequence, lambda: timings.phase("statistics")
+    )
+    with timings.phase("forward"):
+        states.collect(block, collector)
+    return collector
+
+
+def _prune_linear(
+    plan: Plan, linear: Linear, statistics: LinearStatistics, masks: dict[str, Tensor], timings: Timings
+) -> LinearResult:
+    recipe, weight, count = plan.recipe, linear.module.weight.data, plan.counts[linear]
+    start = time.perf_counter()
+    try:
+        with timings.phase("search"):
+            importance = SCORES.get(recipe.score).function(weight, statistics)
+            decision = ROW_BUDGETS.get(recipe.rows).function(RowRequest(weight, importance, statistics, count, recipe))
+        with timings.phase("apply"):
+            kept = SOLVERS.get(recipe.solver).function(weight, decision.prune_count, importance, statistics)
+            zeros = weight.numel() - int(torch.count_nonzero(weight))
+    except ValueError as error:
+        raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
+    masks[linear.weight_name] = kept.cpu()
+    pruned = int(decision.prune_count.sum())
+    return LinearResult(
+        name=linear.name,
+        block=linear.block,
+        shape=(weight.shape[0], weight.shape[1]),
+        prune_count=pruned,
+        row_min=int(decision.prune_count.min()),
+        row_max=int(decision.prune_count.max()),
+        kept_zeros=zeros - pruned,
+        quality=decision.quality,
+        baseline_quality=decision.baseline_quality,
+        learning_rate=decision.learning_rate,
+        iteration=decision.iteration,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_total(plan: Plan, results: Sequence[LinearResult]) -> None:
+    asked = sum(plan.counts.values())
+    pruned = sum(result.prune_count for result in results)
+    if pruned != asked and plan.recipe.trim.rounding == "exact":
+        raise TrimPruneError(
+            "the pruned weights do not add up", expected=f"{asked} weights", got=f"{pruned}", fix="report this as a bug"
+        )
+
+
+def _facts(result: LinearResult) -> dict[str, object]:
+    facts = {key: value for key, value in vars(result).items() if value is not None}
+    return facts | {"shape": list(result.shape), "sparsity": result.sparsity}
+
+
+def _block_facts(plan: Plan, block: Block, done: Sequence[LinearResult], seconds: float) -> dict[str, object]:
+    """The block's qualities are the means over its linears."""
+    qualities = [(r.baseline_quality, r.quality) for r in done if r.quality is not None]
+    before, after = ([q for q in column] for column in zip(*qualities, strict=True)) if qualities else ([], [])
+    return {
+        "block": block.index,
+        "blocks": len(plan.blocks),
+        "seconds": seconds,
+        "baseline_quality": sum(before) / len(before) if before else None,
+        "quality": sum(after) / len(after) if after else None,
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrimPruneError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
+
+
+@contextmanager
+def _on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

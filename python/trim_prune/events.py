@@ -1,0 +1,57 @@
+"""What happens during a run, told to whoever listens: bars, plain lines, a log file, a caller's function."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["start", "phase", "calibration", "linear", "block", "warning", "finish"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. ``data`` holds plain values (JSON)."""
+
+    kind: Kind
+    data: dict[str, Any] = field(default_factory=dict)
+    time: float = field(default_factory=time.time)
+
+
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Hands each event to every listener, in order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = list(listeners)
+        self.warnings: list[str] = []
+
+    def emit(self, kind: Kind, **data: Any) -> None:
+        """Tell the listeners."""
+        event = Event(kind, data)
+        for listener in self.listeners:
+            listener(event)
+
+    def warn(self, message: str) -> None:
+        """Tell the listeners of a warning and remember it for run.json."""
+        self.warnings.append(message)
+        self.emit("warning", message=message)
+
+
+class EventLog:
+    """Appends one JSON object a line to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __call__(self, event: Event) -> None:
+        self._file.write(json.dumps({"time": event.time, "event": event.kind, **event.data}) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

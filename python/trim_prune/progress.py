@@ -1,0 +1,91 @@
+"""Progress for people: bars with time left on a terminal, otherwise one plain line per block."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from .events import Event
+
+
+def progress_for(console: Console | None = None) -> Bars | Lines:
+    """Bars if standard error is a terminal, plain lines otherwise. Both are listeners and context managers."""
+    console = console or Console(stderr=True)
+    return Bars(console) if console.is_terminal else Lines()
+
+
+class Lines:
+    """One line per phase, block and warning on standard error."""
+
+    def __init__(self) -> None:
+        self._start = time.time()
+
+    def __call__(self, event: Event) -> None:
+        data = event.data
+        if event.kind == "phase":
+            self._start = event.time
+            self._print(data["name"])
+        elif event.kind == "block":
+            done = data["block"] + 1
+            left = (event.time - self._start) / done * (data["blocks"] - done)
+            self._print(f"block {done}/{data['blocks']}  {_summary(data)}  about {left:.0f} s left")
+        elif event.kind == "warning":
+            self._print(f"warning: {data['message']}")
+
+    def _print(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        pass
+
+
+class Bars:
+    """Rich bars with the time left, for the calibration batches and for the blocks."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: Event) -> None:
+        data = event.data
+        if event.kind == "phase":
+            self._progress.console.print(f"[dim]{data['name']}[/dim]")
+        elif event.kind == "calibration":
+            self._update("capture", data["batch"], data["batches"], "")
+        elif event.kind == "block":
+            self._update("blocks", data["block"] + 1, data["blocks"], _summary(data))
+        elif event.kind == "warning":
+            self._progress.console.print(f"[yellow]warning:[/yellow] {data['message']}", highlight=False)
+
+    def _update(self, name: str, done: int, total: int, note: str) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=total, note=note)
+        self._progress.update(self._tasks[name], completed=done, note=note)
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._progress.stop()
+
+
+def _summary(data: dict[str, float | None]) -> str:
+    text = f"{data['seconds']:.1f} s"
+    if data["quality"] is None:
+        return text
+    return f"{text}  quality {data['baseline_quality']:.4f} -> {data['quality']:.4f}"

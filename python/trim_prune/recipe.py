@@ -1,0 +1,133 @@
+"""What to do: everything a run needs to know, typed and validated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .budgets.layers import LAYER_BUDGETS
+from .budgets.rows import ROW_BUDGETS
+from .calibration.statistics import Need
+from .errors import TrimPruneError, nearest
+from .scores import SCORES
+from .solvers import SOLVERS
+
+LayerMetric = Literal[
+    "cosine", "cosine_rows", "cosine_tokens", "mse", "mse_rows", "mae", "snr", "psnr", "psnr_rows", "psnr_tokens"
+]
+RowMetric = Literal["cosine", "mse", "psnr"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class TrimOptions(_Strict):
+    """Options of the TRIM row search; see ``trim_kernels.allocate_rows``."""
+
+    layer_metric: LayerMetric = "cosine"
+    row_metric: RowMetric = "cosine"
+    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16)
+    negative_learning_rates: tuple[Annotated[float, Field(lt=0)], ...] = (-0.01, -0.02, -0.04)
+    iterations: int = Field(10, ge=1)
+    max_sparsity: float = Field(0.95, gt=0, le=1)
+    rounding: Literal["exact", "floor"] = "exact"
+
+
+class Recipe(_Strict):
+    """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go."""
+
+    sparsity: float = Field(ge=0, le=1)
+    score: str = "wanda"
+    rows: str = "trim"
+    layers: str = "uniform"
+    solver: str = "mask"
+    samples: int = Field(128, ge=1)
+    seqlen: int | None = Field(None, ge=2)
+    """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
+    seed: int = Field(0, ge=0)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    tokens_per_sequence: int = Field(1, ge=1)
+    recapture: bool = False
+    batch_size: int = Field(4, ge=1)
+    device: str = "auto"
+    trim: TrimOptions = TrimOptions()
+
+    @field_validator("score", "rows", "layers", "solver")
+    @classmethod
+    def _is_registered(cls, value: str, info: Any) -> str:
+        registries = {"score": SCORES, "rows": ROW_BUDGETS, "layers": LAYER_BUDGETS, "solver": SOLVERS}
+        registries[info.field_name].get(value)  # type: ignore[attr-defined]
+        return value
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """The calibration statistics that score, row budget and solver need together."""
+        return SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
+
+    @classmethod
+    def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:
+        """A recipe from plain values; an error says which are wrong and what would be right."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise TrimPruneError(
+                f"{where}: {'; '.join(_explain(cls, detail) for detail in error.errors())}"
+            ) from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
+        """A recipe from a YAML file, completed by values given elsewhere (command-line options).
+
+        A value given in both places that differs is an error: nothing is overridden silently.
+        """
+        values = _read_yaml(Path(path))
+        return cls.build(_merge(values, overrides or {}, str(path)), where=str(path))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrimPruneError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrimPruneError(f"the recipe is not valid YAML: {error}", where=str(path)) from None
+    if not isinstance(values, dict):
+        raise TrimPruneError(
+            "the recipe is not a table", where=str(path), expected="lines such as 'sparsity: 0.7'", got=repr(values)
+        )
+    return values
+
+
+def _merge(values: dict[str, Any], overrides: dict[str, Any], path: str) -> dict[str, Any]:
+    merged = dict(values)
+    for key, value in overrides.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value, path)
+        elif key in merged and merged[key] != value:
+            raise TrimPruneError(
+                f"{key} is given twice, with different values",
+                got=f"{value!r} as an option, {merged[key]!r} in {path}",
+                fix="remove one of the two",
+            )
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(model: type[BaseModel], detail: Any) -> str:
+    *parents, name = detail["loc"]
+    for parent in parents:
+        field = model.model_fields.get(str(parent))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        return f"unknown key {key!r} ({nearest(str(name), known) or 'known: ' + ', '.join(known)})"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key}: {detail['msg']}, got {detail['input']!r}"

@@ -1,0 +1,72 @@
+"""What a prune returns: figures per linear and for the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class LinearResult:
+    """One pruned linear. Qualities are those of the row search; None where rows need no search."""
+
+    name: str
+    block: int
+    shape: tuple[int, int]
+    prune_count: int
+    row_min: int
+    row_max: int
+    kept_zeros: int
+    quality: float | None
+    baseline_quality: float | None
+    learning_rate: float | None
+    iteration: int | None
+    seconds: float
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that were pruned."""
+        return self.prune_count / (self.shape[0] * self.shape[1])
+
+
+@dataclass(frozen=True)
+class Sparsity:
+    """Exact counts, and the three usual figures made of them."""
+
+    pruned: int
+    prunable_weights: int
+    non_embedding_parameters: int
+    all_parameters: int
+
+    @property
+    def of_prunable(self) -> float:
+        """Pruned share of the weights of the linears in the blocks: the figure that was asked for."""
+        return self.pruned / self.prunable_weights
+
+    @property
+    def of_non_embedding(self) -> float:
+        """Pruned share of all parameters but the embeddings and the output head."""
+        return self.pruned / self.non_embedding_parameters
+
+    @property
+    def of_all(self) -> float:
+        """Pruned share of all parameters, tied ones counted once."""
+        return self.pruned / self.all_parameters
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The outcome of a prune. ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order."""
+
+    recipe: Recipe
+    sparsity: Sparsity
+    linears: list[LinearResult]
+    masks: dict[str, Tensor] = field(repr=False)
+    sample_ids: list[int]
+    timings: dict[str, float]
+    warnings: list[str]
+    out: Path | None
