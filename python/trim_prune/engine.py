@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -118,21 +119,19 @@ class _States:
         self.hidden: list[Tensor] = []
         self.calls: list[tuple[Call, ...]] = []
 
-    def run(self, block: Block) -> Iterator[tuple[int, Tensor]]:
-        """Run a block on every batch; yields the batch number and its output."""
-        for index, (hidden, calls) in enumerate(zip(self.hidden, self.calls, strict=True)):
-            yield index, calls[block.index].run(block, hidden.to(self.device), self.device)
-
     def collect(self, block: Block, collector: Collector) -> None:
         """Run a block on every batch for the sake of its hooks."""
-        for hidden, calls in zip(self.hidden, self.calls, strict=True):
+        for index, hidden in enumerate(self.hidden):
             with collector.batch(hidden.shape[0], hidden.shape[1]):
-                calls[block.index].run(block, hidden.to(self.device), self.device)
+                self._run(block, index)
 
     def propagate(self, block: Block) -> None:
         """Replace the hidden states by the block's output."""
-        for index, output in self.run(block):
-            self.hidden[index] = output.to(self.hidden[index].device)
+        for index, hidden in enumerate(self.hidden):
+            self.hidden[index] = self._run(block, index).to(hidden.device)
+
+    def _run(self, block: Block, index: int) -> Tensor:
+        return self.calls[index][block.index].run(block, self.hidden[index].to(self.device), self.device)
 
 
 def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings) -> _States:
@@ -172,9 +171,7 @@ def _prune_block(
     return results
 
 
-def _collect(
-    plan: Plan, block: Block, linears: Sequence[Linear], states: _States, timings: Timings
-) -> Collector:
+def _collect(plan: Plan, block: Block, linears: Sequence[Linear], states: _States, timings: Timings) -> Collector:
     collector = Collector(
         linears, plan.recipe.needs, plan.recipe.tokens_per_sequence, lambda: timings.phase("statistics")
     )
@@ -220,7 +217,10 @@ def _check_total(plan: Plan, results: Sequence[LinearResult]) -> None:
     pruned = sum(result.prune_count for result in results)
     if pruned != asked and plan.recipe.trim.rounding == "exact":
         raise TrimPruneError(
-            "the pruned weights do not add up", expected=f"{asked} weights", got=f"{pruned}", fix="report this as a bug"
+            "the pruned weights do not add up",
+            expected=f"{asked} weights",
+            got=f"{pruned}",
+            fix="report this as a bug",
         )
 
 
@@ -231,14 +231,13 @@ def _facts(result: LinearResult) -> dict[str, object]:
 
 def _block_facts(plan: Plan, block: Block, done: Sequence[LinearResult], seconds: float) -> dict[str, object]:
     """The block's qualities are the means over its linears."""
-    qualities = [(r.baseline_quality, r.quality) for r in done if r.quality is not None]
-    before, after = ([q for q in column] for column in zip(*qualities, strict=True)) if qualities else ([], [])
+    searched = [result for result in done if result.quality is not None]
     return {
         "block": block.index,
         "blocks": len(plan.blocks),
         "seconds": seconds,
-        "baseline_quality": sum(before) / len(before) if before else None,
-        "quality": sum(after) / len(after) if after else None,
+        "baseline_quality": fmean(r.baseline_quality for r in searched) if searched else None,
+        "quality": fmean(r.quality for r in searched) if searched else None,
     }
 
 

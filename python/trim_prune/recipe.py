@@ -16,7 +16,16 @@ from .scores import SCORES
 from .solvers import SOLVERS
 
 LayerMetric = Literal[
-    "cosine", "cosine_rows", "cosine_tokens", "mse", "mse_rows", "mae", "snr", "psnr", "psnr_rows", "psnr_tokens"
+    "cosine",
+    "cosine_rows",
+    "cosine_tokens",
+    "mse",
+    "mse_rows",
+    "mae",
+    "snr",
+    "psnr",
+    "psnr_rows",
+    "psnr_tokens",
 ]
 RowMetric = Literal["cosine", "mse", "psnr"]
 
@@ -74,9 +83,7 @@ class Recipe(_Strict):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise TrimPruneError(
-                f"{where}: {'; '.join(_explain(cls, detail) for detail in error.errors())}"
-            ) from None
+            raise TrimPruneError(f"{where}: {'; '.join(_explain(cls, detail) for detail in error.errors())}") from None
 
     @classmethod
     def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
@@ -97,7 +104,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise TrimPruneError(f"the recipe is not valid YAML: {error}", where=str(path)) from None
     if not isinstance(values, dict):
         raise TrimPruneError(
-            "the recipe is not a table", where=str(path), expected="lines such as 'sparsity: 0.7'", got=repr(values)
+            "the recipe is not a table",
+            where=str(path),
+            expected="lines such as 'sparsity: 0.7'",
+            got=repr(values),
         )
     return values
 

@@ -73,7 +73,12 @@ class Collector:
     def __init__(
         self, linears: Sequence[Linear], needs: frozenset[Need], tokens_per_sequence: int, clock: Clock
     ) -> None:
-        self.linears, self.needs, self.tokens_per_sequence, self.clock = linears, needs, tokens_per_sequence, clock
+        self.linears, self.needs, self.tokens_per_sequence, self.clock = (
+            linears,
+            needs,
+            tokens_per_sequence,
+            clock,
+        )
         self._found: dict[Linear, LinearStatistics] = {}
         self._last_input: Tensor | None = None
         self._last_statistics: LinearStatistics | None = None

@@ -130,9 +130,7 @@ def _from_dataset(name: str, split: str) -> Text:
             fix="pip install datasets, or give a local .txt or .jsonl file",
         ) from None
     try:
-        rows = datasets.load_dataset(
-            dataset.builder, data_files={split: chosen.file}, split=split, streaming=True
-        )
+        rows = datasets.load_dataset(dataset.builder, data_files={split: chosen.file}, split=split, streaming=True)
         stream = iter(rows)
         first = next(stream)
     except Exception as error:

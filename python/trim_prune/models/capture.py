@@ -9,7 +9,7 @@ on the output of an earlier block, and nothing may happen to the hidden states b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +69,8 @@ class Capture:
 
             return forward
 
-        with _forwards(self.blocks, passthrough):
-            try:
-                self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
-            except _CaptureDone:
-                pass
+        with _forwards(self.blocks, passthrough), suppress(_CaptureDone):
+            self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         hidden = _hidden_argument(*calls[0])
         stripped = [_strip(args, kwargs) for args, kwargs in calls]
         if previous is not None:

@@ -45,7 +45,8 @@ def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
         return Source(str(model), folder=_checked_folder(path))
     if path.exists() or not _is_hub_id(str(model)):
         raise TrimPruneError(
-            f"no model at {str(model)!r}", expected="a model folder, a .gguf file, or a hub id such as 'org/name'"
+            f"no model at {str(model)!r}",
+            expected="a model folder, a .gguf file, or a hub id such as 'org/name'",
         )
     return Source(str(model), folder=_checked_folder(_download(str(model))))
 
@@ -116,7 +117,9 @@ def _refuse_config(config: Any, source: Source) -> None:
         raise TrimPruneError("encoder-decoder models are not supported", where=source.name, got=config.model_type)
     if getattr(config, "quantization_config", None) is not None:
         raise TrimPruneError(
-            "the model is quantised", where=source.name, fix="prune the unquantised model, and quantise afterwards"
+            "the model is quantised",
+            where=source.name,
+            fix="prune the unquantised model, and quantise afterwards",
         )
 
 
@@ -139,7 +142,9 @@ def _checked_folder(folder: Path) -> Path:
             where=str(folder),
             expected=f"{SINGLE_FILE} or {INDEX_FILE}",
             got=_some(names),
-            fix="convert the pickled weights first: pickle can run any code, so it is never opened" if pickled else None,
+            fix="convert the pickled weights first: pickle can run any code, so it is never opened"
+            if pickled
+            else None,
         )
     return folder.resolve()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import trim_kernels
 from torch import Tensor
+
+import trim_kernels
 
 from ..calibration.statistics import LinearStatistics
 from ..scores.base import Importance

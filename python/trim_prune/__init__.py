@@ -1,0 +1,38 @@
+"""trim_prune: walks a language model and prunes it, asking trim_kernels which weights go."""
+
+from trim_kernels import __version__
+
+from .api import prune
+from .budgets.layers import register_layer_budget
+from .budgets.rows import RowDecision, RowRequest, register_row_budget
+from .errors import TrimPruneError
+from .evaluation.perplexity import Perplexity, evaluate, perplexity
+from .events import Event
+from .models.load import load_model
+from .recipe import Recipe, TrimOptions
+from .results import LinearResult, PruneResult, Sparsity
+from .scores import Importance, register_score
+from .solvers import register_solver
+
+__all__ = [
+    "Event",
+    "Importance",
+    "LinearResult",
+    "Perplexity",
+    "PruneResult",
+    "Recipe",
+    "RowDecision",
+    "RowRequest",
+    "Sparsity",
+    "TrimOptions",
+    "TrimPruneError",
+    "__version__",
+    "evaluate",
+    "load_model",
+    "perplexity",
+    "prune",
+    "register_layer_budget",
+    "register_row_budget",
+    "register_score",
+    "register_solver",
+]

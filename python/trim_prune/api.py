@@ -1,0 +1,148 @@
+"""prune(): the one call from a model and a recipe to a pruned model."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .calibration.text import TextSource, open_text
+from .calibration.tokens import Calibration, calibration_tokens
+from .engine import Plan, make_plan, sparsity_figures, walk
+from .errors import TrimPruneError
+from .events import EventLog, Events, Listener
+from .models.load import LoadedModel, Source, load_model
+from .models.save import check_output, output_folder, verify, write_masks, write_model
+from .recipe import Recipe
+from .results import PruneResult
+from .runfile import EVENT_FILE, write_run
+from .timing import Timings
+
+DEFAULT_SEQLEN = 2048
+
+
+def prune(
+    model: str | Path | nn.Module,
+    recipe: Recipe | dict[str, Any] | str | Path,
+    text: TextSource | None = None,
+    *,
+    tokenizer: Any = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    gguf: str | Path | None = None,
+    trust_remote_code: bool = False,
+    text_field: str = "text",
+    on_event: Listener | None = None,
+) -> PruneResult:
+    """Prune a causal language model.
+
+    model: a folder, a hub id, a GGUF file, or a transformers model, which is pruned in place. recipe: a
+    :class:`Recipe`, its values as a dict, or a YAML file. text: calibration text (file, strings, or dataset
+    name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a model
+    object if there is text to tokenise or a folder to write. out: folder to write; with a model given by name it
+    is required, as the pruned model would be lost. on_event: called with each :class:`Event`.
+
+    Raises :class:`TrimPruneError` for anything wrong with what it was given.
+    """
+    recipe = _as_recipe(recipe)
+    timings, events = Timings(), Events(*([on_event] if on_event else []))
+    if recipe.needs and text is None:
+        raise TrimPruneError(f"score {recipe.score!r} and rows {recipe.rows!r} need calibration text")
+    if out is not None:
+        check_output(Path(out), overwrite)
+    elif not isinstance(model, nn.Module):
+        raise TrimPruneError("nowhere to write the pruned model", fix="give an output folder (out, --out)")
+    with ExitStack() as stack:
+        folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
+        if folder is not None:
+            log = EventLog(folder / EVENT_FILE)
+            stack.callback(log.close)
+            events.listeners.append(log)
+        events.emit("start", recipe=recipe.model_dump(mode="json"))
+        events.emit("phase", name="load")
+        with timings.phase("load"):
+            loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code)
+        for warning in loaded.warnings:
+            events.warn(warning)
+        plan = make_plan(loaded.model, recipe)
+        calibration = None
+        if recipe.needs and text is not None:
+            with timings.phase("load"):
+                calibration = _calibrate(loaded, plan, text, text_field)
+        events.emit("phase", name="prune")
+        batches = calibration.batches(recipe.batch_size) if calibration else []
+        linears, masks = walk(plan, batches, events, timings)
+        result = PruneResult(
+            recipe=recipe,
+            sparsity=sparsity_figures(plan, linears),
+            linears=linears,
+            masks=masks,
+            sample_ids=calibration.sample_ids if calibration else [],
+            timings=timings.seconds,
+            warnings=events.warnings,
+            out=None if out is None else Path(out),
+        )
+        if folder is not None:
+            events.emit("phase", name="write")
+            with timings.phase("write"):
+                zeros = write_model(loaded, masks, folder, events.warn)
+                write_masks(masks, linears, folder)
+                verify(folder, zeros, masks, getattr(loaded.model, "base_model_prefix", ""))
+            write_run(result, loaded.source.name, calibration, str(plan.device), folder)
+        events.emit("finish", seconds=timings.seconds)
+    return result
+
+
+def _as_recipe(recipe: Recipe | dict[str, Any] | str | Path) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return Recipe.build(recipe) if isinstance(recipe, dict) else Recipe.load(recipe)
+
+
+def _load(
+    model: str | Path | nn.Module,
+    tokenizer: Any,
+    recipe: Recipe,
+    gguf: str | Path | None,
+    trust_remote_code: bool,
+) -> LoadedModel:
+    if not isinstance(model, nn.Module):
+        loaded = load_model(model, gguf=gguf, dtype=recipe.dtype, trust_remote_code=trust_remote_code)
+        return loaded if tokenizer is None else replace(loaded, tokenizer=tokenizer)
+    if recipe.dtype != "auto":
+        raise TrimPruneError(
+            "a model object is computed as it is",
+            got=f"dtype: {recipe.dtype}",
+            fix="convert it yourself: model.to(...)",
+        )
+    return LoadedModel(model, tokenizer, Source(type(model).__name__))
+
+
+def _calibrate(loaded: LoadedModel, plan: Plan, text: TextSource, field: str) -> Calibration:
+    recipe = plan.recipe
+    if loaded.tokenizer is None:
+        raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
+    context = getattr(loaded.model.config, "max_position_embeddings", None) or DEFAULT_SEQLEN
+    seqlen = recipe.seqlen or min(DEFAULT_SEQLEN, context)
+    if seqlen > context:
+        raise TrimPruneError(
+            "calibration sequences are longer than the model's context",
+            expected=f"seqlen at most {context}",
+            got=str(seqlen),
+        )
+    if recipe.tokens_per_sequence > seqlen:
+        raise TrimPruneError(
+            "more search tokens per sequence than it has",
+            expected=f"tokens_per_sequence at most {seqlen}",
+            got=str(recipe.tokens_per_sequence),
+        )
+    return calibration_tokens(
+        loaded.tokenizer,
+        open_text(text, field=field),
+        samples=recipe.samples,
+        seqlen=seqlen,
+        seed=recipe.seed,
+    )

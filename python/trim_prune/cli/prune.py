@@ -1,0 +1,150 @@
+"""trim-prune prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..api import prune as run_prune
+from ..progress import progress_for
+from ..recipe import Recipe
+from ..results import PruneResult
+from .quiet import quiet_libraries
+
+WHAT, DATA, HOW, OUTPUT = "What to prune", "Calibration", "How it runs", "Output"
+
+
+def prune(
+    model: Annotated[str, typer.Argument(help="Model folder, .gguf file, or hub id such as org/name.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder for the pruned model; new or empty.", rich_help_panel=OUTPUT, show_default=False),
+    ],
+    sparsity: Annotated[
+        float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="Importance of a weight: wanda (default), magnitude.", rich_help_panel=WHAT)
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Budget of the rows: trim (default), uniform.", rich_help_panel=WHAT)
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Budget of the linears: uniform (default).", rich_help_panel=WHAT)
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with any of these choices, and the options of TRIM.", rich_help_panel=WHAT),
+    ] = None,
+    gguf: Annotated[
+        str | None, typer.Option(help="GGUF file, in the model folder or anywhere.", rich_help_panel=WHAT)
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Text: a .txt or .jsonl file, or a dataset: c4, wikitext.", rich_help_panel=DATA),
+    ] = None,
+    text_field: Annotated[str, typer.Option(help="Field of a .jsonl file.", rich_help_panel=DATA)] = "text",
+    samples: Annotated[
+        int | None, typer.Option(help="Number of sequences (default 128).", rich_help_panel=DATA)
+    ] = None,
+    seqlen: Annotated[
+        int | None,
+        typer.Option(help="Tokens per sequence (default 2048, or the model's context).", rich_help_panel=DATA),
+    ] = None,
+    tokens_per_sequence: Annotated[
+        int | None,
+        typer.Option(help="Tokens of each sequence that the row search sees (default 1).", rich_help_panel=DATA),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampling (default 0).", rich_help_panel=DATA)] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Compute in float32, bfloat16 or float16 (default auto: as stored).", rich_help_panel=HOW),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Sequences per forward (default 4).", rich_help_panel=HOW)
+    ] = None,
+    recapture: Annotated[
+        bool | None,
+        typer.Option(
+            "--recapture", help="Measure later linears of a block after earlier ones are pruned.", rich_help_panel=HOW
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 (default auto).", rich_help_panel=HOW)] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code of the model folder.", rich_help_panel=HOW)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output folder if it exists.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Prune a model and write it as safetensors.
+
+    [bold]Examples[/bold]
+
+    trim-prune prune meta-llama/Llama-3.2-1B --sparsity 0.6 --data c4 --out pruned
+
+    trim-prune prune ./model --sparsity 0.7 --score wanda --rows trim --data text.txt --samples 128 --out pruned
+
+    trim-prune prune ./model --recipe recipe.yaml --data text.jsonl --text-field content --out pruned
+
+    trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
+
+    The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
+    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero.
+    """
+    given = {
+        "sparsity": sparsity,
+        "score": score,
+        "rows": rows,
+        "layers": layers,
+        "samples": samples,
+        "seqlen": seqlen,
+        "seed": seed,
+        "dtype": dtype,
+        "tokens_per_sequence": tokens_per_sequence,
+        "recapture": recapture,
+        "batch_size": batch_size,
+        "device": device,
+    }
+    chosen = _recipe(recipe, {key: value for key, value in given.items() if value is not None})
+    quiet_libraries()
+    with progress_for() as progress:
+        result = run_prune(
+            model,
+            chosen,
+            data,
+            out=out,
+            overwrite=overwrite,
+            gguf=gguf,
+            trust_remote_code=trust_remote_code,
+            text_field=text_field,
+            on_event=progress,
+        )
+    _print(Console(), result)
+
+
+def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
+    return Recipe.build(options, where="options") if path is None else Recipe.load(path, options)
+
+
+def _print(console: Console, result: PruneResult) -> None:
+    sparsity = result.sparsity
+    table = Table("sparsity", "share", "pruned", "of", box=None, pad_edge=False)
+    for label, share, whole in (
+        ("of prunable weights", sparsity.of_prunable, sparsity.prunable_weights),
+        ("of non-embedding parameters", sparsity.of_non_embedding, sparsity.non_embedding_parameters),
+        ("of all parameters", sparsity.of_all, sparsity.all_parameters),
+    ):
+        table.add_row(label, f"{share:.6f}", str(sparsity.pruned), str(whole))
+    console.print(table)
+    console.print("seconds  " + "  ".join(f"{name} {value:.1f}" for name, value in result.timings.items()))
+    console.print(f"written to {result.out}", soft_wrap=True)
+    console.print(
+        "The files are as large as before and a dense runtime is as fast as before: zeros save space and time only in "
+        "a sparse format with kernels for it.",
+        soft_wrap=True,
+    )

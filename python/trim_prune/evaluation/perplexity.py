@@ -1,0 +1,118 @@
+"""Perplexity over non-overlapping windows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..calibration.text import Text, TextSource, open_text
+from ..errors import TrimPruneError
+from ..models.load import load_model
+
+LOGIT_BYTES = 512 << 20
+"""Bound on the logits of one batch, which a vocabulary of 150 000 would otherwise let grow to many GiB."""
+ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """A perplexity and the protocol that it belongs to; figures of unlike protocols cannot be compared."""
+
+    perplexity: float
+    tokens: int
+    windows: int
+    seqlen: int
+    bos: str
+    data: str
+
+
+def evaluate(
+    model: str | Path,
+    text: TextSource,
+    *,
+    seqlen: int = 2048,
+    gguf: str | Path | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    max_windows: int | None = None,
+    trust_remote_code: bool = False,
+    text_field: str = "text",
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Perplexity:
+    """Load a model and measure its perplexity; see :func:`perplexity`. A dataset means its held-out split."""
+    source = open_text(text, field=text_field, held_out=True)
+    loaded = load_model(model, gguf=gguf, dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return perplexity(loaded.model, loaded.tokenizer, source, seqlen=seqlen, max_windows=max_windows, on_batch=on_batch)
+
+
+@torch.no_grad()
+def perplexity(
+    model: nn.Module,
+    tokenizer: Any,
+    text: Text | TextSource,
+    *,
+    seqlen: int = 2048,
+    max_windows: int | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Perplexity:
+    """exp of the mean negative log-likelihood per predicted token.
+
+    The documents are joined by an empty line and tokenised once, with the tokenizer's own special tokens (so BOS
+    stands once at the start, if the tokenizer adds it). Windows of ``seqlen`` tokens do not overlap, the last,
+    incomplete one is dropped, and each gives seqlen - 1 predictions. ``on_batch(windows done, windows)``.
+    """
+    if seqlen < 2:
+        raise TrimPruneError("a window of fewer than 2 tokens predicts nothing", got=f"seqlen {seqlen}")
+    text = text if isinstance(text, Text) else open_text(text, held_out=True)
+    ids = tokenizer("\n\n".join(text.documents), verbose=False)["input_ids"]
+    count = len(ids) // seqlen if max_windows is None else min(len(ids) // seqlen, max_windows)
+    if count == 0:
+        raise TrimPruneError(
+            "too little text for one window",
+            where=text.name,
+            expected=f"at least {seqlen} tokens",
+            got=f"{len(ids)} tokens",
+            fix="give more text, or lower --seqlen",
+        )
+    windows = torch.tensor(ids[: count * seqlen], dtype=torch.int64).view(count, seqlen)
+    batch_size = _batch_size(model, seqlen)
+    total = 0.0
+    training = model.training
+    model.eval()
+    for start in range(0, count, batch_size):
+        total += _negative_log_likelihood(model, windows[start : start + batch_size])
+        if on_batch is not None:
+            on_batch(min(start + batch_size, count), count)
+    model.train(training)
+    return Perplexity(
+        perplexity=math.exp(min(total / (count * (seqlen - 1)), 700.0)),
+        tokens=count * seqlen,
+        windows=count,
+        seqlen=seqlen,
+        bos="BOS once at the start" if ids[0] == tokenizer.bos_token_id else "no BOS",
+        data=text.name,
+    )
+
+
+def _batch_size(model: nn.Module, seqlen: int) -> int:
+    vocabulary = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
+    return int(max(1, LOGIT_BYTES // (4 * vocabulary * seqlen)))
+
+
+def _negative_log_likelihood(model: nn.Module, windows: Tensor) -> float:
+    windows = windows.to(next(model.parameters()).device)
+    logits = model(input_ids=windows, use_cache=False).logits
+    total = 0.0
+    for row, target in zip(logits, windows[:, 1:], strict=True):
+        # Few rows at a time in float32: the whole would double the memory of a half-precision model's logits.
+        pairs = zip(row[:-1].split(ROWS_AT_ONCE), target.split(ROWS_AT_ONCE), strict=True)
+        total += sum(float(F.cross_entropy(part.float(), goal, reduction="sum")) for part, goal in pairs)
+    return total

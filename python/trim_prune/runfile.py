@@ -1,0 +1,80 @@
+"""run.json: everything there is to know about a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import trim_kernels
+
+from .calibration.tokens import Calibration
+from .results import PruneResult
+
+RUN_FILE = "run.json"
+EVENT_FILE = "events.jsonl"
+RUN_VERSION = 1
+
+
+def write_run(result: PruneResult, model: str, calibration: Calibration | None, device: str, folder: Path) -> None:
+    """Write run.json into a folder."""
+    text = json.dumps(describe_run(result, model, calibration, device), indent=2, ensure_ascii=False)
+    (folder / RUN_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def describe_run(result: PruneResult, model: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
+    """The facts of a run as plain values."""
+    sparsity = result.sparsity
+    return {
+        "version": RUN_VERSION,
+        "model": model,
+        "recipe": result.recipe.model_dump(mode="json"),
+        "seed": result.recipe.seed,
+        "calibration": None
+        if calibration is None
+        else {
+            "text": calibration.text,
+            "sequences": len(calibration.sample_ids),
+            "seqlen": calibration.token_ids.shape[1],
+            "windows": calibration.windows,
+            "sample_ids": calibration.sample_ids,
+        },
+        "sparsity": vars(sparsity)
+        | {
+            "of_prunable": sparsity.of_prunable,
+            "of_non_embedding": sparsity.of_non_embedding,
+            "of_all": sparsity.of_all,
+        },
+        "linears": [vars(linear) | {"sparsity": linear.sparsity} for linear in result.linears],
+        "seconds": result.timings,
+        "warnings": result.warnings,
+        "versions": versions(),
+        "machine": machine(device),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that can change a result."""
+    packages = ("transformers", "safetensors", "tokenizers", "numpy")
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "trim_kernels": trim_kernels.__version__,
+        **{package: metadata.version(package) for package in packages},
+    }
+
+
+def machine(device: str) -> dict[str, Any]:
+    """The machine, as far as it can change a result or a time."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+    }
