@@ -59,7 +59,7 @@ def run_demo(gguf: Path | None = None, *, say: Callable[[str], None] = print) ->
     for sparsity in SPARSITIES:
         for method, choices in METHODS.items():
             start = time.perf_counter()
-            recipe = Recipe(sparsity=sparsity, samples=SAMPLES, seqlen=SEQLEN, **choices)
+            recipe = Recipe.build({"sparsity": sparsity, "samples": SAMPLES, "seqlen": SEQLEN, **choices})
             result = prune(model, recipe, calibration, tokenizer=tokenizer)
             seconds = time.perf_counter() - start
             row = DemoRow(

@@ -231,13 +231,14 @@ def _facts(result: LinearResult) -> dict[str, object]:
 
 def _block_facts(plan: Plan, block: Block, done: Sequence[LinearResult], seconds: float) -> dict[str, object]:
     """The block's qualities are the means over its linears."""
-    searched = [result for result in done if result.quality is not None]
+    before = [result.baseline_quality for result in done if result.baseline_quality is not None]
+    after = [result.quality for result in done if result.quality is not None]
     return {
         "block": block.index,
         "blocks": len(plan.blocks),
         "seconds": seconds,
-        "baseline_quality": fmean(r.baseline_quality for r in searched) if searched else None,
-        "quality": fmean(r.quality for r in searched) if searched else None,
+        "baseline_quality": fmean(before) if before else None,
+        "quality": fmean(after) if after else None,
     }
 
 

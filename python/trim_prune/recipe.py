@@ -41,8 +41,8 @@ class TrimOptions(_Strict):
     row_metric: RowMetric = "cosine"
     learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16)
     negative_learning_rates: tuple[Annotated[float, Field(lt=0)], ...] = (-0.01, -0.02, -0.04)
-    iterations: int = Field(10, ge=1)
-    max_sparsity: float = Field(0.95, gt=0, le=1)
+    iterations: int = Field(default=10, ge=1)
+    max_sparsity: float = Field(default=0.95, gt=0, le=1)
     rounding: Literal["exact", "floor"] = "exact"
 
 
@@ -54,14 +54,14 @@ class Recipe(_Strict):
     rows: str = "trim"
     layers: str = "uniform"
     solver: str = "mask"
-    samples: int = Field(128, ge=1)
-    seqlen: int | None = Field(None, ge=2)
+    samples: int = Field(default=128, ge=1)
+    seqlen: int | None = Field(default=None, ge=2)
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    tokens_per_sequence: int = Field(1, ge=1)
+    tokens_per_sequence: int = Field(default=1, ge=1)
     recapture: bool = False
-    batch_size: int = Field(4, ge=1)
+    batch_size: int = Field(default=4, ge=1)
     device: str = "auto"
     trim: TrimOptions = TrimOptions()
 

@@ -27,7 +27,7 @@ class Calibration:
 
     def batches(self, batch_size: int) -> list[Tensor]:
         """The sequences in batches; the last one may be smaller."""
-        return list(self.token_ids.split(batch_size))
+        return list(torch.split(self.token_ids, batch_size))
 
 
 def calibration_tokens(tokenizer: Any, text: Text, *, samples: int, seqlen: int, seed: int) -> Calibration:

@@ -8,9 +8,9 @@ import os
 def quiet_libraries() -> None:
     """Only errors from transformers, and no bars but ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    from huggingface_hub.utils import disable_progress_bars
+    # Read by tqdm when it is imported; the GGUF reader of transformers offers no other switch.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    disable_progress_bars()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]

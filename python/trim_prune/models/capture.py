@@ -125,13 +125,13 @@ def _forwards(blocks: Sequence[Block], make: Callable[[int], Callable[..., Any]]
     replaced = [(block.module, block.module.__dict__.get("forward")) for block in blocks]
     try:
         for block in blocks:
-            block.module.forward = make(block.index)  # type: ignore[method-assign]
+            block.module.forward = make(block.index)
         yield
     finally:
         for module, previous in replaced:
             module.__dict__.pop("forward", None)
             if previous is not None:
-                module.forward = previous  # type: ignore[method-assign]
+                module.forward = previous
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -76,7 +76,7 @@ def _load_folder(source: Source, dtype: str, trust_remote_code: bool) -> LoadedM
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _refuse_config(config, source)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -100,7 +100,7 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     folder, file = str(source.gguf.parent), source.gguf.name
     compute = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
         own_tokenizer = (source.gguf.parent / "tokenizer.json").is_file()
         tokenizer = AutoTokenizer.from_pretrained(folder, **({} if own_tokenizer else {"gguf_file": file}))
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
