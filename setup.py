@@ -23,8 +23,10 @@ LIBRARY = f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}
 
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp-contract=fast", "-pthread"]
 INCLUDES = [f"-I{ROOT / 'csrc' / folder}" for folder in ("include", "common", "cpu")]
-ONCE = ["dispatch", "parallel"]
-PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "quality_curves"]
+# The standard library's templates ignore -fvisibility=hidden.
+EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={ROOT / 'csrc' / 'cpu' / 'exports.map'}"]
+ONCE = ["dispatch", "parallel", "row_metrics", "row_rounding", "row_search"]
+PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "row_outputs"]
 X86_INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
@@ -53,7 +55,7 @@ def ninja_file(cxx: str) -> str:
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = {cxx} -shared -pthread $in -o $out",
+        f"  command = {cxx} -shared -pthread {' '.join(EXPORTS)} $in -o $out",
         "  description = link $out",
     ]
     for output, source, options in objects:

@@ -26,7 +26,7 @@ _SIGNATURES = {
     "prune_rows": (_POINTER, _POINTER),
     "row_order": (_POINTER,),
     "row_quality": (_POINTER, _POINTER, _SIZE, _POINTER),
-    "quality_curves": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER, _POINTER),
+    "allocate_rows": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER),
 }
 """What each function of trim_kernels.h takes between the scored weight and the number of threads."""
 
@@ -43,6 +43,24 @@ class _Scored(ctypes.Structure):
         ("column_scale", ctypes.c_void_p),
         ("score", ctypes.c_void_p),
         ("score_stride", ctypes.c_int64),
+    )
+
+
+class Search(ctypes.Structure):
+    """tk_search of trim_kernels.h."""
+
+    _fields_ = (
+        ("layer_metric", ctypes.c_int),
+        ("row_metric", ctypes.c_int),
+        ("exact", ctypes.c_int32),
+        ("sparsity", ctypes.c_double),
+        ("max_sparsity", ctypes.c_double),
+        ("total", ctypes.c_int64),
+        ("cap", ctypes.c_int64),
+        ("rates", ctypes.POINTER(ctypes.c_double)),
+        ("positive_rates", ctypes.c_int64),
+        ("negative_rates", ctypes.c_int64),
+        ("iterations", ctypes.c_int64),
     )
 
 
@@ -117,7 +135,7 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
         None if matrix is None else matrix.data_ptr(),
         0 if matrix is None else matrix.stride(0),
     )
-    pointers = [argument.data_ptr() if isinstance(argument, Tensor) else argument for argument in arguments]
+    pointers = [_as_pointer(argument) for argument in arguments]
     status = getattr(_loaded(), f"tk_{function}")(ctypes.byref(scored), *pointers, torch.get_num_threads())
     if status == _BAD_VALUE:
         require_finite(weight, column_scale, score)
@@ -128,6 +146,12 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
         raise MemoryError(f"{function}: no scratch memory for rows of {weight.shape[1]} columns")
     if status != 0:
         raise RuntimeError(f"{function}: the native library returned status {status}")
+
+
+def _as_pointer(argument: object) -> object:
+    if isinstance(argument, Tensor):
+        return argument.data_ptr()
+    return ctypes.addressof(argument) if isinstance(argument, ctypes.Structure) else argument
 
 
 def unit_stride(matrix: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 #include <new>
 
 #include "kernels.h"
+#include "row_search.h"
 
 namespace {
 
@@ -75,9 +76,12 @@ TRIM_EXPORT int tk_row_quality(const tk_scored* scored, const int32_t* prune_cou
   return guarded([=] { return active()->row_quality(scored, prune_count, inputs, tokens, statistics, threads); });
 }
 
-TRIM_EXPORT int tk_quality_curves(const tk_scored* scored, const float* inputs, int64_t tokens, float* kept_dense,
-                                  float* kept_sq, double* dense_sq, double* peak, int threads) {
-  return guarded([=] { return active()->quality_curves(scored, inputs, tokens, kept_dense, kept_sq, dense_sq, peak, threads); });
+TRIM_EXPORT int tk_allocate_rows(const tk_scored* scored, const float* inputs, int64_t tokens,
+                                 const tk_search* options, int32_t* prune_count, double* trace, int threads) {
+  return guarded([=] {
+    trim::RowSearch search{*options, scored->rows, scored->columns, tokens, prune_count, trace};
+    return active()->with_row_outputs(scored, inputs, tokens, threads, trim::search_rows, &search);
+  });
 }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }

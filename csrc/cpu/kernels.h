@@ -3,9 +3,13 @@
 #pragma once
 #include <cstdint>
 
+#include "row_outputs.h"
 #include "trim_kernels.h"
 
 namespace trim {
+
+// Prepares the outputs of a matrix and runs a search on them.
+using WithRowOutputs = int (*)(const tk_scored*, const float* inputs, int64_t tokens, int threads, Search, void* state);
 
 struct Kernels {
   const char* name;
@@ -14,7 +18,7 @@ struct Kernels {
   decltype(&tk_prune_rows) prune_rows;
   decltype(&tk_row_order) row_order;
   decltype(&tk_row_quality) row_quality;
-  decltype(&tk_quality_curves) quality_curves;
+  WithRowOutputs with_row_outputs;
 };
 
 #define TRIM_DECLARE_KERNELS(isa)                                                                        \
@@ -24,9 +28,9 @@ struct Kernels {
   int prune_rows(const tk_scored*, const int32_t*, const int32_t*, int);                                 \
   int row_order(const tk_scored*, int32_t*, int);                                                        \
   int row_quality(const tk_scored*, const int32_t*, const float*, int64_t, double*, int);                \
-  int quality_curves(const tk_scored*, const float*, int64_t, float*, float*, double*, double*, int);    \
+  int with_row_outputs(const tk_scored*, const float*, int64_t, int, Search, void*);                     \
   constexpr Kernels kernels{#isa,      row_threshold, row_mask,      prune_rows,                         \
-                            row_order, row_quality,   quality_curves};                                   \
+                            row_order, row_quality,   with_row_outputs};                                   \
   }
 
 TRIM_DECLARE_KERNELS(baseline)

@@ -3,10 +3,20 @@
 #include <algorithm>
 #include <new>
 #include <system_error>
-#include <thread>
-#include <vector>
 
 namespace trim {
+
+namespace {
+
+void guarded(Work work, const void* job, RowQueue& queue) {
+  try {
+    work(job, queue);
+  } catch (const std::bad_alloc&) {
+    queue.fail(TK_OUT_OF_MEMORY);
+  }
+}
+
+}  // namespace
 
 bool RowQueue::take(int64_t* begin, int64_t* end) {
   if (status_ != TK_OK) return false;
@@ -15,27 +25,59 @@ bool RowQueue::take(int64_t* begin, int64_t* end) {
   return *begin < rows_;
 }
 
-int on_threads(int64_t rows, int64_t chunk, int threads, void (*work)(const void* job, RowQueue& queue),
-               const void* job) {
-  RowQueue queue(rows, chunk);
-  auto guarded = [&] {
-    try {
-      work(job, queue);
-    } catch (const std::bad_alloc&) {
-      queue.fail(TK_OUT_OF_MEMORY);
-    }
-  };
-  // Threads live for one call: starting one costs about 20 microseconds, less than a handful of rows.
-  std::vector<std::thread> helpers;
+Team::Team(int threads) {
   try {
-    const int64_t chunks = (rows + chunk - 1) / chunk;
-    for (int64_t i = 1; i < std::min<int64_t>(threads, chunks); ++i) helpers.emplace_back(guarded);
+    for (int i = 1; i < threads; ++i) helpers_.emplace_back([this] { help(); });
   } catch (const std::exception&) {
-    // Fewer threads than asked for: those that started and this one do the work.
+    // Fewer threads than asked for: those that started and the caller's do the work.
   }
-  guarded();
-  for (std::thread& helper : helpers) helper.join();
+}
+
+Team::~Team() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    over_ = true;
+  }
+  begin_.notify_all();
+  for (std::thread& helper : helpers_) helper.join();
+}
+
+int Team::size_for(int64_t rows, int64_t chunk, int threads) {
+  return static_cast<int>(std::min<int64_t>(threads, (rows + chunk - 1) / chunk));
+}
+
+int Team::run(int64_t rows, int64_t chunk, Work work, const void* job) {
+  RowQueue queue(rows, chunk);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    work_ = work;
+    job_ = job;
+    queue_ = &queue;
+    busy_ = helpers_.size();
+    ++round_;
+  }
+  begin_.notify_all();
+  guarded(work, job, queue);
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [this] { return busy_ == 0; });
   return queue.status();
+}
+
+void Team::help() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  for (int64_t seen = 0;;) {
+    begin_.wait(lock, [&] { return over_ || round_ != seen; });
+    if (over_) return;
+    seen = round_;
+    lock.unlock();
+    guarded(work_, job_, *queue_);
+    lock.lock();
+    if (--busy_ == 0) done_.notify_one();
+  }
+}
+
+int on_threads(int64_t rows, int64_t chunk, int threads, Work work, const void* job) {
+  return Team(Team::size_for(rows, chunk, threads)).run(rows, chunk, work, job);
 }
 
 }  // namespace trim

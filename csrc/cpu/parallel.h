@@ -1,7 +1,11 @@
 // Rows over threads.
 #pragma once
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
 
 #include "trim_kernels.h"
 
@@ -21,8 +25,38 @@ class RowQueue {
   std::atomic<int> status_{TK_OK};
 };
 
-// Calls work(job, queue) once on each thread; work takes chunks until none is left, and may allocate. Returns a tk_status.
-int on_threads(int64_t rows, int64_t chunk, int threads, void (*work)(const void* job, RowQueue& queue),
-               const void* job);
+// Takes chunks of rows until none is left; may allocate. Runs once on each thread.
+using Work = void (*)(const void* job, RowQueue& queue);
+
+// Threads that live for one call of the library and share its loops over rows.
+class Team {
+ public:
+  explicit Team(int threads);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  // How many threads find a chunk to work on.
+  static int size_for(int64_t rows, int64_t chunk, int threads);
+
+  // Returns a tk_status.
+  int run(int64_t rows, int64_t chunk, Work work, const void* job);
+
+ private:
+  void help();
+
+  std::mutex mutex_;
+  std::condition_variable begin_, done_;
+  Work work_ = nullptr;
+  const void* job_ = nullptr;
+  RowQueue* queue_ = nullptr;
+  int64_t round_ = 0;
+  size_t busy_ = 0;
+  bool over_ = false;
+  std::vector<std::thread> helpers_;
+};
+
+// One loop over rows.
+int on_threads(int64_t rows, int64_t chunk, int threads, Work work, const void* job);
 
 }  // namespace trim

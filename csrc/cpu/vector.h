@@ -16,6 +16,9 @@ constexpr int kLanes = 4;
 #endif
 
 typedef float Vec __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
+// Half as many lanes, in float64.
+typedef float HalfVec __attribute__((vector_size(kLanes / 2 * sizeof(float)), may_alias));
+typedef double DoubleVec __attribute__((vector_size(kLanes / 2 * sizeof(double))));
 typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 // Lane i of the result comes from lane source(i) of a and b laid end to end.
@@ -50,6 +53,16 @@ inline Vec sum_each(Vec* vectors) {
   fold<2>(vectors);
   fold<1>(vectors);
   return vectors[0];
+}
+
+inline DoubleVec widen(const float* values) {
+  return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(values), DoubleVec);
+}
+
+inline double sum_of(DoubleVec values) {
+  double sum = 0;
+  for (int lane = 0; lane < kLanes / 2; ++lane) sum += values[lane];
+  return sum;
 }
 
 }  // namespace

@@ -19,6 +19,18 @@ enum tk_status {
   TK_UNSUPPORTED = 3,    // this processor has no such instruction set
 };
 
+typedef enum { TK_ROW_COSINE = 0, TK_ROW_MSE = 1, TK_ROW_PSNR = 2 } tk_row_metric;
+
+typedef enum {
+  TK_LAYER_COSINE = 0,
+  TK_LAYER_COSINE_ROWS = 1,
+  TK_LAYER_MSE = 2,
+  TK_LAYER_MSE_ROWS = 3,
+  TK_LAYER_SNR = 4,
+  TK_LAYER_PSNR = 5,
+  TK_LAYER_PSNR_ROWS = 6,
+} tk_layer_metric;
+
 typedef struct {
   void* weight;  // only tk_prune_rows writes it
   int64_t rows, columns, stride;
@@ -47,10 +59,21 @@ int tk_row_order(const tk_scored*, int32_t* order, int threads);
 int tk_row_quality(const tk_scored*, const int32_t* prune_count, const float* inputs, int64_t tokens,
                    double* statistics, int threads);
 
-// With k the part of y from kept weights, for every count 0..columns of every row: <y, k> and |k|^2, each
-// [rows, columns + 1]; and per row |y|^2 and max y^2.
-int tk_quality_curves(const tk_scored*, const float* inputs, int64_t tokens, float* kept_dense, float* kept_sq,
-                      double* dense_sq, double* peak, int threads);
+// How tk_allocate_rows searches; see trim_kernels.allocate_rows. `exact` takes total and cap, otherwise the shares count.
+typedef struct {
+  tk_layer_metric layer_metric;
+  tk_row_metric row_metric;
+  int32_t exact;
+  double sparsity, max_sparsity;
+  int64_t total, cap;   // weights that go in all; the most that one row may lose: 0 <= total <= rows * cap
+  const double* rates;  // the positive ones, then the negative ones
+  int64_t positive_rates, negative_rates, iterations;
+} tk_search;
+
+// prune_count [rows]; trace [1 + rates, 1 + iterations]: [0, 0] the quality of uniform rows, [1 + r, i] that of rate r
+// after i steps, NaN where nothing was tried. rows >= 1.
+int tk_allocate_rows(const tk_scored*, const float* inputs, int64_t tokens, const tk_search*, int32_t* prune_count,
+                     double* trace, int threads);
 
 // The instruction set in use: "avx512", "avx2" or "baseline".
 const char* tk_instruction_set(void);

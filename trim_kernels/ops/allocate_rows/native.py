@@ -1,7 +1,8 @@
-"""allocate_rows on the CPU: the exact quality of every row at every count once, then each candidate is a lookup."""
+"""allocate_rows on the CPU: each row keeps its running output, which every candidate moves a little."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 
 import torch
@@ -9,9 +10,7 @@ from torch import Tensor
 
 from trim_kernels import native
 from trim_kernels.ops.allocate_rows.metrics import ROW_METRICS, STATISTIC_METRICS
-from trim_kernels.ops.allocate_rows.rounding import ROUNDINGS
-from trim_kernels.ops.allocate_rows.search import search_rows
-from trim_kernels.ops.row_quality import RowQuality
+from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
 
 
 def refusal(call: Mapping[str, object]) -> str | None:
@@ -36,53 +35,33 @@ def allocate_rows(
     rounding: str,
 ) -> tuple[Tensor, Tensor]:
     rows, columns = weight.shape
-    curves = QualityCurves(weight, inputs, column_scale, score)
-
-    def evaluate(counts: Tensor) -> tuple[float, Tensor]:
-        quality = curves.at(counts)
-        return STATISTIC_METRICS[layer_metric](quality), ROW_METRICS[row_metric](quality)
-
-    limits = ROUNDINGS[rounding](rows, columns, sparsity, max_sparsity, weight.device)
-    return search_rows(evaluate, limits, learning_rates, negative_learning_rates, iterations)
-
-
-class QualityCurves:
-    """The row statistics of a matrix for every prune count: two float32 tables [R, C + 1]."""
-
-    def __init__(self, weight: Tensor, inputs: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:
-        rows, columns = weight.shape
-        tokens = inputs.to(torch.float32).contiguous()
-        self._tokens = tokens.shape[1]
-        self._kept_dense = torch.empty((rows, columns + 1), dtype=torch.float32)
-        self._kept_sq = torch.empty_like(self._kept_dense)
-        self._dense_sq = torch.empty(rows, dtype=torch.float64)
-        self._peak = torch.empty_like(self._dense_sq)
-        native.call(
-            "quality_curves",
-            native.unit_stride(weight),
-            column_scale,
-            score,
-            tokens,
-            self._tokens,
-            self._kept_dense,
-            self._kept_sq,
-            self._dense_sq,
-            self._peak,
-        )
-
-    def at(self, counts: Tensor) -> RowQuality:
-        """With y the dense output, k what is kept of it and e = y - k: ``<y, e>`` and ``|e|^2`` from the tables."""
-        position = counts.long().unsqueeze(1)
-        kept_dense = self._kept_dense.gather(1, position).squeeze(1).to(torch.float64)
-        kept_sq = self._kept_sq.gather(1, position).squeeze(1).to(torch.float64)
-        cross = self._dense_sq - kept_dense
-        dropped_sq = (cross - kept_dense + kept_sq).clamp(min=0)
-        # An untouched row has no error at all, also where the float32 tables round.
-        untouched = counts == 0
-        return RowQuality(
-            dense_sq=self._dense_sq,
-            dropped_sq=dropped_sq.masked_fill(untouched, 0),
-            cross=cross.masked_fill(untouched, 0),
-            peak=self._peak,
-            tokens=self._tokens,
-        )
+    rates = [*learning_rates, *negative_learning_rates]
+    search = native.Search(
+        # The enumerations of trim_kernels.h have the order of these tables.
+        layer_metric=list(STATISTIC_METRICS).index(layer_metric),
+        row_metric=list(ROW_METRICS).index(row_metric),
+        exact=rounding == "exact",
+        sparsity=sparsity,
+        max_sparsity=max_sparsity,
+        total=total_count(rows, columns, sparsity),
+        cap=row_cap(columns, max_sparsity),
+        rates=(ctypes.c_double * len(rates))(*rates),
+        positive_rates=len(learning_rates),
+        negative_rates=len(negative_learning_rates),
+        iterations=iterations,
+    )
+    tokens = inputs.to(torch.float32).contiguous()
+    prune_count = torch.empty(rows, dtype=torch.int32)
+    trace = torch.empty((1 + len(rates), 1 + iterations), dtype=torch.float64)
+    native.call(
+        "allocate_rows",
+        native.unit_stride(weight),
+        column_scale,
+        score,
+        tokens,
+        tokens.shape[1],
+        search,
+        prune_count,
+        trace,
+    )
+    return prune_count, trace
