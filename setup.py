@@ -87,7 +87,7 @@ def build_native() -> Path | None:
     return BUILD / LIBRARY
 
 
-class BuildWithLibrary(build_py):
+class BuildWithLibrary(build_py):  # type: ignore[misc]
     """Copies the library into the package: of the build, or of the source tree if it is editable."""
 
     def run(self) -> None:
@@ -103,7 +103,7 @@ class BuildWithLibrary(build_py):
         super().run()
 
 
-class PlatformWheel(bdist_wheel):
+class PlatformWheel(bdist_wheel):  # type: ignore[misc]
     """One wheel for every Python 3 of a platform: ctypes needs no Python ABI."""
 
     def finalize_options(self) -> None:
@@ -113,7 +113,7 @@ class PlatformWheel(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         """py3-none-<platform>, or py3-none-any."""
-        return ("py3", "none", super().get_tag()[2])
+        return "py3", "none", super().get_tag()[2]
 
 
 setup(cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": PlatformWheel})

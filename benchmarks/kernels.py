@@ -3,8 +3,8 @@
     python -m benchmarks.kernels [--device cuda] [--ops row_mask,allocate_rows] [--out FILE.json]
 
 Each result is checked against the reference before anything is timed. A baseline is the same work in plain torch. All
-implementations of a case take turns; figures are medians, ratios are within one case. The floor is the least time for the
-bytes and operations that no implementation can avoid, at the rates that this machine shows in the same run.
+implementations of a case take turns; figures are medians, ratios are within one case. The floor is the least time for
+the bytes and operations that no implementation can avoid, at the rates that this machine shows in the same run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from benchmarks.measure import Limits, machine, medians
 from benchmarks.shapes import LINEARS, Linear
 from trim_kernels.backends import MODULES, decide
 
+OPS = [case.op for case in CASES]
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -50,7 +52,7 @@ class Figure:
 def main(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
-    ops: Annotated[str, typer.Option(help="Comma-separated operations.")] = ",".join(case.op for case in CASES),
+    ops: Annotated[str, typer.Option(help="Comma-separated operations.")] = ",".join(OPS),
     budget: Annotated[float, typer.Option(help="Seconds of measuring per case.")] = 2.0,
     out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
@@ -80,9 +82,7 @@ def main(
     console.print(f"written to {out}")
 
 
-def _measure(
-    case: Case, linear: Linear, problem: Problem, limits: Limits, device: str, budget: float
-) -> list[Figure]:
+def _measure(case: Case, linear: Linear, problem: Problem, limits: Limits, device: str, budget: float) -> list[Figure]:
     backends = [name for name in MODULES if _runs(case.op, name, problem)]
     expected = case.run(problem, "reference")
     for backend in backends:

@@ -24,7 +24,9 @@ def pack_bits(mask: Tensor) -> Tensor:
 def unpack_bits(packed: Tensor, columns: int) -> Tensor:
     """Bool mask [R, columns] of what :func:`pack_bits` made."""
     if packed.dim() != 2 or packed.dtype != torch.uint8 or packed.shape[1] != -(-columns // 8):
-        raise ValueError(f"packed: expected uint8 [R, {-(-columns // 8)}] for {columns} columns, got {describe(packed)}")
+        raise ValueError(
+            f"packed: expected uint8 [R, {-(-columns // 8)}] for {columns} columns, got {describe(packed)}"
+        )
     place = torch.arange(8, dtype=torch.uint8, device=packed.device)
     bits = (packed.unsqueeze(2) >> place) & 1
     return bits.flatten(1)[:, :columns].to(torch.bool)

@@ -1,7 +1,7 @@
 """Checks of what callers pass in: each message names the argument, what was expected and what came.
 
-Only facts that need no data are checked here, so that the public functions stay traceable by torch.compile. Values (NaN,
-prune counts out of range) are checked inside the operators, where the data is read anyway.
+Only facts that need no data are checked here, so that the public functions stay traceable by torch.compile. Values
+(NaN, prune counts out of range) are checked inside the operators, where the data is read anyway.
 """
 
 from __future__ import annotations
@@ -36,15 +36,8 @@ def check_scoring(weight: Tensor, column_scale: Tensor | None, score: Tensor | N
         check_tensor("score", score, tuple(weight.shape), torch.float32, weight.device)
 
 
-def check_tensor(
-    name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> None:
-    if (
-        not isinstance(value, Tensor)
-        or tuple(value.shape) != shape
-        or value.dtype != dtype
-        or value.device != device
-    ):
+def check_tensor(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape or value.dtype != dtype or value.device != device:
         wanted = f"{str(dtype).removeprefix('torch.')} {list(shape)} on {device}"
         raise ValueError(f"{name}: expected {wanted}, got {describe(value)}")
 
@@ -88,4 +81,6 @@ def require_counts_in_range(prune_count: Tensor, columns: int) -> None:
 def check_writable(weight: Tensor) -> None:
     overlaps = any(size > 1 and stride == 0 for size, stride in zip(weight.shape, weight.stride(), strict=True))
     if overlaps:
-        raise ValueError("weight: expected a tensor whose elements have their own memory, got an expanded one; clone it")
+        raise ValueError(
+            "weight: expected a tensor whose elements have their own memory, got an expanded one; clone it"
+        )

@@ -1,7 +1,7 @@
 """torch.library: the schema and the fake of every operator, all in one place.
 
-The public functions in ``trim_kernels.ops`` check their arguments and call ``torch.ops.trim_kernels.<op>``; one kernel per
-operator, registered here, hands the call to the backend that :mod:`trim_kernels.backends` chooses.
+The public functions in ``trim_kernels.ops`` check their arguments and call ``torch.ops.trim_kernels.<op>``; one kernel
+per operator, registered here, hands the call to the backend that :mod:`trim_kernels.backends` chooses.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def _kernel(op: str, names: list[str]) -> Callable[..., object]:
     return run
 
 
-_library = torch.library.Library("trim_kernels", "DEF")
+_library = torch.library.Library("trim_kernels", "DEF")  # type: ignore[no-untyped-call]
 for _op, _schema in _SCHEMAS.items():
-    _library.define(_op + _schema)
+    _library.define(_op + _schema)  # type: ignore[no-untyped-call]
     _names = [argument.name for argument in getattr(torch.ops.trim_kernels, _op).default._schema.arguments]
-    _library.impl(_op, _kernel(_op, _names), "CompositeExplicitAutograd")
+    _library.impl(_op, _kernel(_op, _names), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"trim_kernels::{_op}", _FAKES[_op], lib=_library)

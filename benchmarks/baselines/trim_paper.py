@@ -1,7 +1,7 @@
 """TRIM's search as its formulas read, without any of our shortcuts (arXiv 2505.16743).
 
-Every evaluation scatters an int64 order into a mask, multiplies the masked weight with all inputs in float32, and takes the
-metrics of the two outputs in float64. Learning rates stop early as in the authors' code.
+Every evaluation scatters an int64 order into a mask, multiplies the masked weight with all inputs in float32, and takes
+the metrics of the two outputs in float64. Learning rates stop early as in the authors' code.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def allocate_rows(
             "psnr_tokens"; higher is better, errors are negated.
         row_metric: "cosine", "mse" or "psnr".
         rounding: "exact" removes ``round(sparsity * R * C)`` weights and at most ``max_sparsity * C`` of a row;
-            "floor" repeats the arithmetic of TRIM's code: the counts are truncated, so a little less goes, and the shares
-            are recentred once more at the end (``quality`` is that of the candidate before).
+            "floor" repeats the arithmetic of TRIM's code: the counts are truncated, so a little less goes, and the
+            shares are recentred once more at the end (``quality`` is that of the candidate before).
 
     Raises:
         ValueError: as :func:`trim_kernels.row_threshold`; an unknown name; a sparsity that the cap makes impossible.

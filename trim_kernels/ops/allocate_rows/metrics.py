@@ -1,8 +1,8 @@
 """Qualities that the search maximises; higher is better, so errors are negated.
 
-Names and formulas are those of TRIM (arXiv 2505.16743) and its code: a plain name takes the output matrix as one vector,
-``_rows`` averages over output rows, ``_tokens`` over tokens. Most follow from :class:`RowQuality` alone; three need the
-outputs themselves.
+Names and formulas are those of TRIM (arXiv 2505.16743) and its code: a plain name takes the output matrix as one
+vector, ``_rows`` averages over output rows, ``_tokens`` over tokens. Most follow from :class:`RowQuality` alone; three
+need the outputs themselves.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """From the share of weights that each row loses to whole numbers of weights.
 
-Two ways, one interface: ``exact`` hits the asked total to the weight and respects the cap; ``floor`` repeats the arithmetic
-of TRIM's code (float32, truncation), which ends a little below the asked sparsity and may leave the cap.
+Two ways, one interface: ``exact`` hits the asked total to the weight and respects the cap; ``floor`` repeats the
+arithmetic of TRIM's code (float32, truncation), which ends a little below the asked sparsity and may leave the cap.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -30,7 +31,9 @@ def uniform_counts(rows: int, columns: int, total: int) -> Tensor:
         ValueError: ``total`` is not between 0 and ``rows * columns``.
     """
     if not 0 <= total <= rows * columns:
-        raise ValueError(f"total: expected a count from 0 to {rows * columns} ({rows} x {columns} weights), got {total}")
+        raise ValueError(
+            f"total: expected a count from 0 to {rows * columns} ({rows} x {columns} weights), got {total}"
+        )
     base, remainder = divmod(total, max(1, rows))
     counts = torch.full((rows,), base, dtype=torch.int32)
     counts[:remainder] += 1
@@ -110,8 +113,8 @@ class ExactRounding:
 def shift_to_sum(shares: Tensor, cap: float, target: float) -> Tensor:
     """``clip(shares + t, 0, cap)`` for the t that makes the sum ``target``; float64 [R].
 
-    The sum is piecewise linear and rising in t, with a corner where a share leaves 0 (slope + 1) and where one reaches the
-    cap (slope - 1); sorting the corners finds the right piece.
+    The sum is piecewise linear and rising in t, with a corner where a share leaves 0 (slope + 1) and where one reaches
+    the cap (slope - 1); sorting the corners finds the right piece.
     """
     corners = torch.cat([-shares, cap - shares])
     slopes = torch.ones_like(corners)
@@ -125,9 +128,9 @@ def shift_to_sum(shares: Tensor, cap: float, target: float) -> Tensor:
 
 
 def apportion(wanted: Tensor, total: int, cap: int) -> Tensor:
-    """Whole counts near ``wanted`` (float64 [R]) that sum to ``total``, none above ``cap``: largest remainder, ties first.
+    """Whole counts near ``wanted`` (float64 [R]) that sum to ``total``, none above ``cap``: largest remainder.
 
-    Requires ``0 <= total <= R * cap`` and ``wanted`` summing to about ``total``.
+    Ties go to the first rows. Requires ``0 <= total <= R * cap`` and ``wanted`` summing to about ``total``.
     """
     base = wanted.floor().clamp(0, cap)
     counts = base.long()
@@ -142,4 +145,7 @@ def apportion(wanted: Tensor, total: int, cap: int) -> Tensor:
     return counts.to(torch.int32)
 
 
-ROUNDINGS = {"exact": ExactRounding, "floor": FloorRounding}
+ROUNDINGS: dict[str, Callable[[int, int, float, float, torch.device], Rounding]] = {
+    "exact": ExactRounding,
+    "floor": FloorRounding,
+}

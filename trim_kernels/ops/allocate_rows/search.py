@@ -26,8 +26,8 @@ def search_rows(
 ) -> tuple[Tensor, Tensor]:
     """Prune counts int32 [R] and the trace of what was tried.
 
-    Each learning rate starts from uniform shares and takes ``iterations`` steps. Rates are tried in the given order until
-    one is no better than the one before it; the negative ones only if no positive one beat uniform.
+    Each learning rate starts from uniform shares and takes ``iterations`` steps. Rates are tried in the given order
+    until one is no better than the one before it; the negative ones only if no positive one beat uniform.
 
     The trace is float64 [1 + number of rates, 1 + iterations]: ``trace[0, 0]`` is the quality of uniform shares,
     ``trace[1 + r, i]`` that of rate r after i steps, NaN where nothing was tried.

@@ -18,8 +18,8 @@ def prune_rows_(
 ) -> Tensor:
     """Set the ``prune_count[i]`` lowest scores of each row i of ``weight`` to zero; return ``weight``.
 
-    Scores, ties, arguments and errors are those of :func:`trim_kernels.row_threshold`; after an error ``weight`` is as it
-    was. The other weights keep their bits. Not differentiable: autograd does not see the change.
+    Scores, ties, arguments and errors are those of :func:`trim_kernels.row_threshold`; after an error ``weight`` is as
+    it was. The other weights keep their bits. Not differentiable: autograd does not see the change.
     """
     check_weight(weight)
     check_writable(weight)

@@ -9,9 +9,7 @@ from trim_kernels.native import refusal as refusal
 from trim_kernels.ops.row_threshold.native import row_threshold
 
 
-def prune_rows_(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None
-) -> None:
+def prune_rows_(weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:
     rows = native.unit_stride(weight)
     key, column = row_threshold(rows, prune_count, column_scale, score)
     native.call("prune_rows", rows, column_scale, score, key, column)

@@ -13,8 +13,6 @@ def refusal(call: Mapping[str, object]) -> None:
     return None
 
 
-def prune_rows_(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None
-) -> None:
+def prune_rows_(weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:
     mask = row_mask(weight, prune_count, column_scale, score, packed=False)
     weight.detach().masked_fill_(~mask, 0)

@@ -92,8 +92,8 @@ def row_quality(
 ) -> RowQuality:
     """Compare the outputs of a matrix before and after its rows lose their lowest scores.
 
-    The native backend builds neither a mask nor a pruned weight. Products are accumulated in float32, the statistics over
-    tokens in float64.
+    The native backend builds neither a mask nor a pruned weight. Products are accumulated in float32, the statistics
+    over tokens in float64.
 
     Args:
         weight, prune_count, column_scale, score, backend: as in :func:`trim_kernels.row_threshold`.
@@ -106,5 +106,7 @@ def row_quality(
     check_scoring(weight, column_scale, score)
     check_inputs(weight, inputs)
     counts = as_prune_count(weight, prune_count)
-    statistics = torch.ops.trim_kernels.row_quality(weight, counts, inputs, column_scale, score, backend)
-    return RowQuality(*statistics, tokens=inputs.shape[1])
+    dense_sq, dropped_sq, cross, peak = torch.ops.trim_kernels.row_quality(
+        weight, counts, inputs, column_scale, score, backend
+    )
+    return RowQuality(dense_sq, dropped_sq, cross, peak, tokens=inputs.shape[1])

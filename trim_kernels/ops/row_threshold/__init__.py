@@ -30,8 +30,8 @@ def row_threshold(
     """Find, for each row, the (key, column) that separates its ``prune_count`` lowest scores from the rest.
 
     The score of weight (i, j) is ``abs(weight[i, j]) * column_scale[j]`` (one float32 product, never stored),
-    or ``score[i, j]``, or ``abs(weight[i, j])``. Its key is the float32 bits of the score as an integer. Lowest scores go
-    first, equal ones by lower column, as in a stable ascending sort.
+    or ``score[i, j]``, or ``abs(weight[i, j])``. Its key is the float32 bits of the score as an integer. Lowest scores
+    go first, equal ones by lower column, as in a stable ascending sort.
 
     Args:
         weight: float32, bfloat16 or float16 [R, C], any strides.

@@ -16,7 +16,5 @@ def row_threshold(
     require_counts_in_range(prune_count, weight.shape[1])
     key = torch.empty(weight.shape[0], dtype=torch.int32)
     column = torch.empty_like(key)
-    native.call(
-        "row_threshold", native.unit_stride(weight), column_scale, score, prune_count.contiguous(), key, column
-    )
+    native.call("row_threshold", native.unit_stride(weight), column_scale, score, prune_count.contiguous(), key, column)
     return key, column

@@ -18,7 +18,7 @@ def refusal(call: Mapping[str, object]) -> None:
 def row_threshold(
     weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     require_counts_in_range(prune_count, columns)
     require_finite(weight, column_scale, score)
     ordered, order = torch.sort(scores(weight, column_scale, score), dim=1, stable=True)
