@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
@@ -103,17 +103,20 @@ class BuildWithLibrary(build_py):  # type: ignore[misc]
         super().run()
 
 
-class PlatformWheel(bdist_wheel):  # type: ignore[misc]
-    """One wheel for every Python 3 of a platform: ctypes needs no Python ABI."""
+class WithLibrary(Distribution):  # type: ignore[misc]
+    """A distribution with a compiled part belongs to its platform; without one it runs anywhere."""
 
-    def finalize_options(self) -> None:
-        """A wheel with a library belongs to its platform; one without runs anywhere."""
-        super().finalize_options()
-        self.root_is_pure = compiler() is None
+    def has_ext_modules(self) -> bool:
+        """Whether there is a compiler for the library."""
+        return compiler() is not None
+
+
+class AnyPythonWheel(bdist_wheel):  # type: ignore[misc]
+    """One wheel for every Python 3: ctypes needs no Python ABI."""
 
     def get_tag(self) -> tuple[str, str, str]:
         """py3-none-<platform>, or py3-none-any."""
         return "py3", "none", super().get_tag()[2]
 
 
-setup(cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": PlatformWheel})
+setup(distclass=WithLibrary, cmdclass={"build_py": BuildWithLibrary, "bdist_wheel": AnyPythonWheel})

@@ -87,7 +87,8 @@ def _kernel(op: str, names: list[str]) -> Callable[..., object]:
     def run(*args: object) -> object:
         call = dict(zip(names, args, strict=True))
         backend = str(call.pop("backend"))
-        return backends.implementation(op, backend, call)(**call)
+        with torch.no_grad():
+            return backends.implementation(op, backend, call)(**call)
 
     return run
 
@@ -97,4 +98,6 @@ for _op, _schema in _SCHEMAS.items():
     _library.define(_op + _schema)  # type: ignore[no-untyped-call]
     _names = [argument.name for argument in getattr(torch.ops.trim_kernels, _op).default._schema.arguments]
     _library.impl(_op, _kernel(_op, _names), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    # Nothing here has a gradient: weights that require one are taken as plain numbers.
+    _library.impl(_op, torch.library.fallthrough_kernel, "Autograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"trim_kernels::{_op}", _FAKES[_op], lib=_library)

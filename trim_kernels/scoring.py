@@ -20,7 +20,8 @@ def scores(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) ->
     if score is not None:
         return score.abs()
     magnitude = weight.to(torch.float32).abs()
-    return magnitude if column_scale is None else magnitude * column_scale
+    # A scale of -0.0 passes for 0; its sign must not reach the key.
+    return magnitude if column_scale is None else magnitude * column_scale.abs()
 
 
 def require_finite(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> None:

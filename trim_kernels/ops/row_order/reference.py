@@ -16,4 +16,5 @@ def refusal(call: Mapping[str, object]) -> None:
 
 def row_order(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
     require_finite(weight, column_scale, score)
-    return torch.sort(scores(weight, column_scale, score), dim=1, stable=True).indices.to(torch.int32)
+    order = torch.sort(scores(weight, column_scale, score), dim=1, stable=True).indices
+    return order.to(torch.int32, memory_format=torch.contiguous_format)

@@ -26,5 +26,6 @@ def row_quality(
         tokens.shape[1],
         statistics,
     )
-    dense_sq, dropped_sq, cross, peak = statistics.clone().unbind()
+    # An operator's outputs must not share memory.
+    dense_sq, dropped_sq, cross, peak = (row.clone() for row in statistics)
     return dense_sq, dropped_sq, cross, peak

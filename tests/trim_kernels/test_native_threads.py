@@ -1,0 +1,44 @@
+"""Results of the native backend do not depend on the number of threads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import trim_kernels
+from trim_kernels import testing
+
+WEIGHT, INPUTS, COLUMN_SCALE = testing.heavy_tailed(131, 257, 40)
+COUNTS = testing.mixed_counts(WEIGHT)
+OPTIONS = {"column_scale": COLUMN_SCALE, "backend": "cpu"}
+
+
+def quality():
+    found = trim_kernels.row_quality(WEIGHT, COUNTS, INPUTS, **OPTIONS)
+    return torch.stack([found.dense_sq, found.dropped_sq, found.cross, found.peak])
+
+
+def budget():
+    found = trim_kernels.allocate_rows(WEIGHT, INPUTS, 0.6, **OPTIONS)
+    return torch.tensor([*found.prune_count.tolist(), *(q for trial in found.trace for q in trial.quality)]).double()
+
+
+CALLS = {
+    "row_threshold": lambda: torch.stack(trim_kernels.row_threshold(WEIGHT, COUNTS, **OPTIONS)),
+    "row_mask": lambda: trim_kernels.row_mask(WEIGHT, COUNTS, **OPTIONS),
+    "packed row_mask": lambda: trim_kernels.row_mask(WEIGHT, COUNTS, packed=True, **OPTIONS),
+    "prune_rows_": lambda: trim_kernels.prune_rows_(WEIGHT.clone(), COUNTS, **OPTIONS),
+    "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
+    "row_quality": quality,
+    "allocate_rows": budget,
+}
+
+
+@pytest.mark.usefixtures("instruction_set", "restored_threads")
+@pytest.mark.parametrize("call", CALLS)
+def test_one_and_two_threads_agree_to_the_bit(call):
+    torch.set_num_threads(1)
+    alone = CALLS[call]()
+    for threads in (2, 3):
+        torch.set_num_threads(threads)
+        assert torch.equal(alone, CALLS[call]())

@@ -1,0 +1,95 @@
+"""The contract notices a backend that is wrong, and the layouts are what they say."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from trim_kernels import testing
+from trim_kernels.ops.prune_rows import reference as prune_rows
+from trim_kernels.ops.row_mask import reference as row_mask
+from trim_kernels.ops.row_order import reference as row_order
+from trim_kernels.ops.row_quality import reference as row_quality
+from trim_kernels.ops.row_threshold import reference as row_threshold
+
+MODULES = {
+    "row_threshold": (row_threshold, testing.check_row_threshold),
+    "row_mask": (row_mask, testing.check_row_mask),
+    "row_order": (row_order, lambda backend, weight, _: testing.check_row_order(backend, weight)),
+}
+
+
+class Sabotage:
+    """A backend "cpu" that is the reference but for what ``spoil`` does to its results."""
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, op, module, spoil):
+        import importlib
+
+        native = importlib.import_module(module.__name__.replace("reference", "native"))
+        right = getattr(module, op)
+        self._monkeypatch.setattr(native, "refusal", lambda call: None)
+        self._monkeypatch.setattr(native, op, lambda **call: spoil(right(**call), call))
+
+
+@pytest.fixture
+def sabotage(monkeypatch):
+    return Sabotage(monkeypatch)
+
+
+def last_changed(result, _):
+    last = result[-1] if isinstance(result, tuple) else result
+    last.view(-1)[-1] = ~last.view(-1)[-1]
+    return result
+
+
+@pytest.mark.parametrize("op", MODULES)
+def test_one_wrong_value_is_noticed(op, sabotage):
+    module, check = MODULES[op]
+    sabotage(op, module, last_changed)
+    with pytest.raises(
+        AssertionError, match=rf"^{op}.*: 1 of \d+ values differ, first at .*: expected \w+, got -?\w+$"
+    ):
+        check("cpu", testing.nasty_matrix("17x129", torch.float32), 64)
+
+
+def write_outside(_, call):
+    call["weight"].as_strided((1,), (1,), 0)[0] = 1
+
+
+def test_a_write_outside_of_a_view_is_noticed(sabotage):
+    sabotage("prune_rows_", prune_rows, write_outside)
+    with pytest.raises(AssertionError, match="prune_rows_ memory around the weight: 1 of"):
+        testing.check_prune_rows("cpu", testing.nasty_matrix("5x8", torch.float32, "offset"), 4)
+
+
+@pytest.mark.parametrize("statistic", range(4))
+def test_an_error_of_a_hundredth_of_a_percent_is_noticed(statistic, sabotage):
+    def spoil(result, _):
+        result[statistic][3] *= 1 + 1e-4
+        return result
+
+    sabotage("row_quality", row_quality, spoil)
+    weight, inputs, _ = testing.heavy_tailed(8, 64, 16)
+    with pytest.raises(AssertionError, match=r"^row_quality \w+: rows \[3\]: error of .* units, allowed"):
+        testing.check_row_quality("cpu", weight, 32, inputs)
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+@pytest.mark.parametrize("matrix", testing.MATRICES)
+def test_layouts_change_strides_and_not_values(matrix, dtype):
+    dense = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
+    for layout in testing.LAYOUTS:
+        assert torch.equal(testing.nasty_matrix(matrix, testing.DTYPES[dtype], layout), dense)
+    assert torch.isfinite(dense).all()
+
+
+@pytest.mark.parametrize(
+    ("layout", "stride", "offset"),
+    [("transposed", (1, 5), 0), ("column_strided", (17, 2), 1), ("row_strided", (22, 1), 0), ("offset", (8, 1), 1)],
+)
+def test_layouts_have_the_strides_they_are_named_for(layout, stride, offset):
+    weight = testing.nasty_matrix("5x8", torch.float32, layout)
+    assert (weight.stride(), weight.storage_offset()) == (stride, offset)

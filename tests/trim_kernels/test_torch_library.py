@@ -1,0 +1,87 @@
+"""The operators are good citizens of torch: opcheck passes, and torch.compile traces the public functions."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+import trim_kernels
+from trim_kernels import testing
+
+WEIGHT, INPUTS, COLUMN_SCALE = testing.heavy_tailed(6, 21, 5)
+COUNTS = testing.mixed_counts(WEIGHT)
+SCORE = WEIGHT.abs()
+SEARCH = ([0.01, 0.02], [-0.01], 3, 0.95, "cosine", "cosine", "exact")
+# The trace holds NaN for what was not tried, which opcheck takes for a difference: without steps there is none.
+NO_STEPS = ([0.01], [], 0, 0.95, "cosine", "cosine", "exact")
+CALLS = {
+    "row_threshold": (WEIGHT, COUNTS, COLUMN_SCALE, None),
+    "row_threshold with score": (WEIGHT, COUNTS, None, SCORE),
+    "row_mask": (WEIGHT, COUNTS, None, None, False),
+    "row_mask packed": (WEIGHT.bfloat16(), COUNTS, COLUMN_SCALE, None, True),
+    "prune_rows_": (WEIGHT, COUNTS, COLUMN_SCALE, None),
+    "prune_rows_ transposed": (WEIGHT.t().contiguous().t(), COUNTS, COLUMN_SCALE, None),
+    "row_order": (WEIGHT.half(), COLUMN_SCALE, None),
+    "row_order transposed": (WEIGHT.t().contiguous().t(), None, None),
+    "row_quality": (WEIGHT, COUNTS, INPUTS, COLUMN_SCALE, None),
+    "allocate_rows": (WEIGHT, INPUTS, 0.5, COLUMN_SCALE, None, *NO_STEPS),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_opcheck_passes(call, backend):
+    operator = getattr(torch.ops.trim_kernels, call.split()[0]).default
+    arguments = tuple(a.clone() if isinstance(a, torch.Tensor) else a for a in CALLS[call])
+    torch.library.opcheck(operator, (*arguments, backend))
+
+
+def test_opcheck_passes_on_a_search_but_for_comparing_values(backend):
+    torch.library.opcheck(
+        torch.ops.trim_kernels.allocate_rows.default,
+        (WEIGHT, INPUTS, 0.5, COLUMN_SCALE, None, *SEARCH, backend),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
+def test_every_operator_is_checked():
+    from trim_kernels import library
+
+    assert {call.split()[0] for call in CALLS} == set(library._SCHEMAS)
+
+
+def prune(weight, prune_count, column_scale, backend):
+    mask = trim_kernels.row_mask(weight, prune_count, column_scale=column_scale, backend=backend)
+    trim_kernels.prune_rows_(weight, prune_count, column_scale=column_scale, backend=backend)
+    return mask, weight.float().abs().sum() + mask.sum()
+
+
+def require_same_when_compiled(compiler, count, backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(prune, fullgraph=True, backend=compiler)
+    eager_weight, weight = WEIGHT.clone(), WEIGHT.clone()
+    eager_mask, eager_sum = prune(eager_weight, count, COLUMN_SCALE, backend)
+    mask, total = compiled(weight, count, COLUMN_SCALE, backend)
+    assert torch.equal(mask, eager_mask)
+    assert torch.equal(weight, eager_weight)
+    torch.testing.assert_close(total, eager_sum)
+
+
+@pytest.mark.parametrize("count", [7, COUNTS], ids=["int", "tensor"])
+def test_traced_pruning_equals_eager(count, backend):
+    require_same_when_compiled("aot_eager", count, backend)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # what inductor warns about is not ours
+def test_compiled_pruning_equals_eager():
+    require_same_when_compiled("inductor", COUNTS, "auto")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_meta_weight_gives_the_shapes_of_the_results(packed):
+    weight = torch.empty(5, 9, device="meta", dtype=torch.bfloat16)
+    mask = trim_kernels.row_mask(weight, 3, packed=packed)
+    assert (mask.device.type, mask.dtype) == ("meta", torch.uint8 if packed else torch.bool)
+    assert mask.shape == ((5, 2) if packed else (5, 9))

@@ -1,0 +1,47 @@
+"""For authors of backends and plug-ins: awkward matrices, and checks of a backend against the reference.
+
+A backend is right when every check here passes on every matrix here::
+
+    from trim_kernels import testing
+
+    for matrix in testing.MATRICES:
+        for dtype in testing.DTYPES.values():
+            weight = testing.nasty_matrix(matrix, dtype)
+            testing.check_row_mask("cpu", weight, weight.shape[1] // 2)
+"""
+
+from trim_kernels.testing.brute_force import pruning_order
+from trim_kernels.testing.contract import (
+    check_allocate_rows,
+    check_prune_rows,
+    check_row_mask,
+    check_row_order,
+    check_row_quality,
+    check_row_threshold,
+)
+from trim_kernels.testing.nasty import (
+    DTYPES,
+    LAYOUTS,
+    MATRICES,
+    SCORINGS,
+    heavy_tailed,
+    mixed_counts,
+    nasty_matrix,
+)
+
+__all__ = [
+    "DTYPES",
+    "LAYOUTS",
+    "MATRICES",
+    "SCORINGS",
+    "check_allocate_rows",
+    "check_prune_rows",
+    "check_row_mask",
+    "check_row_order",
+    "check_row_quality",
+    "check_row_threshold",
+    "heavy_tailed",
+    "mixed_counts",
+    "nasty_matrix",
+    "pruning_order",
+]

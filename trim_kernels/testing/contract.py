@@ -1,0 +1,182 @@
+"""What a backend owes: each check runs one call on it and compares with the reference, or raises AssertionError.
+
+Selections are integers and must be equal. Qualities are sums of many products, so they are compared with the truth in
+float64: a backend may err twice as much as plain torch in float32, or by what a few rounding errors explain.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trim_kernels.ops.allocate_rows import RowBudget, allocate_rows
+from trim_kernels.ops.allocate_rows.metrics import STATISTIC_METRICS
+from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
+from trim_kernels.ops.prune_rows import prune_rows_
+from trim_kernels.ops.row_mask import row_mask
+from trim_kernels.ops.row_order import row_order
+from trim_kernels.ops.row_quality import row_quality
+from trim_kernels.ops.row_threshold import row_threshold
+
+ROUNDINGS_ALLOWED = 4
+"""Rounding errors of float32 that an output may have anyway, each relative to the sum of its absolute products."""
+
+
+def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+    """Keys and columns are equal; ``scoring`` is ``column_scale`` or ``score``."""
+    got = row_threshold(weight, prune_count, **scoring, backend=backend)
+    expected = row_threshold(weight, prune_count, **scoring, backend="reference")
+    _require_equal("row_threshold key", got.key, expected.key)
+    _require_equal("row_threshold column", got.column, expected.column)
+
+
+def check_row_mask(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+    """Masks are equal, as bools and packed."""
+    for packed in (False, True):
+        got = row_mask(weight, prune_count, **scoring, packed=packed, backend=backend)
+        expected = row_mask(weight, prune_count, **scoring, packed=packed, backend="reference")
+        _require_equal(f"row_mask packed={packed}", got, expected)
+
+
+def check_prune_rows(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+    """The same bits are left, in the weight and in the memory around it. ``weight`` itself stays as it is."""
+    got, expected = _twin(weight), _twin(weight)
+    returned = prune_rows_(got, prune_count, **scoring, backend=backend)
+    prune_rows_(expected, prune_count, **scoring, backend="reference")
+    assert returned is got, "prune_rows_: expected the weight itself back"
+    _require_equal("prune_rows_", _bits(got), _bits(expected))
+    _require_equal("prune_rows_ memory around the weight", _bits(_memory(got)), _bits(_memory(expected)))
+
+
+def check_row_order(backend: str, weight: Tensor, **scoring: Tensor) -> None:
+    """Orders are equal."""
+    got = row_order(weight, **scoring, backend=backend)
+    _require_equal("row_order", got, row_order(weight, **scoring, backend="reference"))
+
+
+def check_row_quality(
+    backend: str, weight: Tensor, prune_count: int | Tensor, inputs: Tensor, **scoring: Tensor
+) -> None:
+    """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
+
+    Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic.
+    """
+    got = row_quality(weight, prune_count, inputs, **scoring, backend=backend)
+    plain = row_quality(weight, prune_count, inputs, **scoring, backend="reference")
+    dropped = ~row_mask(weight, prune_count, **scoring, packed=False, backend="reference")
+    assert got.tokens == inputs.shape[1], f"row_quality tokens: expected {inputs.shape[1]}, got {got.tokens}"
+    for name, (truth, unit) in _truth_and_units(weight, dropped, inputs).items():
+        errors = (getattr(got, name) - truth).abs() / unit
+        plain_errors = (getattr(plain, name) - truth).abs() / unit
+        allowed = max(1.0, 2 * float(plain_errors.nan_to_num(torch.inf).max())) if errors.numel() else 1.0
+        wrong = ~(errors <= allowed)
+        assert not wrong.any(), (
+            f"row_quality {name}: {_rows(wrong)}: error of {float(errors[wrong][0]):.3g} units, allowed {allowed:.3g}; "
+            f"got {float(getattr(got, name)[wrong][0])!r}, in float64 {float(truth[wrong][0])!r}"
+        )
+
+
+def check_allocate_rows(
+    backend: str, weight: Tensor, inputs: Tensor, sparsity: float, *, layer_metric: str = "cosine", **options: Any
+) -> RowBudget:
+    """The budget is feasible, as good as it says, and what the reference finds; returns it.
+
+    With ``rounding="floor"`` the search must take the reference's path, and counts may be 1 apart on 1 % of the rows
+    (or on one row), where two orders of summation straddle an integer. With "exact" neighbouring candidates are nearly
+    equal in quality, and only the quality found is compared. Rows must not all be alike: then last bits decide.
+    """
+    options["layer_metric"] = layer_metric
+    got = allocate_rows(weight, inputs, sparsity, **options, backend=backend)
+    expected = allocate_rows(weight, inputs, sparsity, **options, backend="reference")
+    _require_close("baseline_quality", got.baseline_quality, expected.baseline_quality)
+    if options.get("rounding", "exact") == "floor":
+        _require_same_path(got, expected)
+        return got
+    _require_exact(got, weight, sparsity, options.get("max_sparsity", 0.95))
+    _require_close("quality", got.quality, expected.quality, tolerance=1e-3)
+    if layer_metric in STATISTIC_METRICS:
+        scoring = {name: options[name] for name in ("column_scale", "score") if name in options}
+        quality = row_quality(weight, got.prune_count, inputs, **scoring, backend="reference")
+        _require_close("quality at the returned counts", got.quality, STATISTIC_METRICS[layer_metric](quality))
+    return got
+
+
+def _require_same_path(got: RowBudget, expected: RowBudget) -> None:
+    found = (got.learning_rate, got.iteration)
+    wanted = (expected.learning_rate, expected.iteration)
+    assert found == wanted, f"allocate_rows: expected (learning rate, iteration) {wanted}, got {found}"
+    _require_close("quality", got.quality, expected.quality)
+    apart = (got.prune_count - expected.prune_count).abs()
+    differ = int((apart > 0).sum())
+    assert not (apart > 1).any(), f"allocate_rows prune_count: expected at most 1 apart, got more in {_rows(apart > 1)}"
+    allowed = max(1, apart.numel() // 100)
+    assert differ <= allowed, f"allocate_rows prune_count: expected at most {allowed} rows to differ, got {differ}"
+
+
+def _require_exact(got: RowBudget, weight: Tensor, sparsity: float, max_sparsity: float) -> None:
+    rows, columns = weight.shape
+    counts, total, cap = got.prune_count, total_count(rows, columns, sparsity), row_cap(columns, max_sparsity)
+    assert counts.dtype == torch.int32, f"allocate_rows prune_count: expected int32, got {counts.dtype}"
+    assert int(counts.sum()) == total, f"allocate_rows prune_count: expected the sum {total}, got {int(counts.sum())}"
+    outside = (counts < 0) | (counts > cap)
+    assert not outside.any(), f"allocate_rows prune_count: expected 0 to {cap}, got {_rows(outside)} outside"
+    assert got.quality >= got.baseline_quality, (
+        f"allocate_rows: expected no less than equal shares, {got.baseline_quality}, got {got.quality}"
+    )
+
+
+def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each statistic in float64, and what a small error in every output does to it; float64 [R]."""
+    dense, tokens = weight.to(torch.float64), inputs.to(torch.float64)
+    gone = dense.masked_fill(~dropped, 0)
+    y, e = dense @ tokens, gone @ tokens
+    rounding = ROUNDINGS_ALLOWED * torch.finfo(torch.float32).eps
+    # A backend may flush subnormal products to zero.
+    underflow = weight.shape[1] * torch.finfo(torch.float32).tiny
+    dy = rounding * (dense.abs() @ tokens.abs()) + underflow
+    de = rounding * (gone.abs() @ tokens.abs()) + underflow
+    return {
+        "dense_sq": (y.square().sum(1), (2 * y.abs() * dy + dy.square()).sum(1)),
+        "dropped_sq": (e.square().sum(1), (2 * e.abs() * de + de.square()).sum(1)),
+        "cross": ((y * e).sum(1), (y.abs() * de + e.abs() * dy + dy * de).sum(1)),
+        "peak": (y.square().amax(1), (2 * y.abs() * dy + dy.square()).amax(1)),
+    }
+
+
+def _require_equal(what: str, got: Tensor, expected: Tensor) -> None:
+    assert got.dtype == expected.dtype, f"{what}: expected {expected.dtype}, got {got.dtype}"
+    assert got.shape == expected.shape, f"{what}: expected {list(expected.shape)}, got {list(got.shape)}"
+    differs = got != expected
+    if differs.any():
+        position = tuple(differs.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{what}: {int(differs.sum())} of {differs.numel()} values differ, first at {list(position)}: "
+            f"expected {expected[position].item()}, got {got[position].item()}"
+        )
+
+
+def _require_close(what: str, got: float, expected: float, tolerance: float = 1e-4) -> None:
+    same = got == expected or abs(got - expected) <= tolerance * max(abs(expected), 1e-6)
+    assert same, f"allocate_rows {what}: expected {expected!r}, got {got!r}"
+
+
+def _rows(where: Tensor) -> str:
+    rows = where.nonzero().flatten().tolist()
+    return f"rows {rows[:8]}{'...' if len(rows) > 8 else ''}"
+
+
+def _memory(tensor: Tensor) -> Tensor:
+    """All of the memory that a tensor is a view of, as a vector."""
+    return torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+
+
+def _twin(tensor: Tensor) -> Tensor:
+    """A copy with the strides and the surroundings of ``tensor``."""
+    return _memory(tensor).clone().as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The values as integers, which tell NaNs and signed zeros apart."""
+    return tensor.view(torch.int32 if tensor.element_size() == 4 else torch.int16)
