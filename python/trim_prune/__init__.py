@@ -2,6 +2,7 @@
 
 from trim_kernels import __version__
 
+from . import requirements as requirements
 from .api import prune
 from .budgets.layers import register_layer_budget
 from .budgets.rows import RowDecision, RowRequest, register_row_budget

@@ -14,8 +14,9 @@ from .calibration.tokens import Calibration, calibration_tokens
 from .engine import Plan, make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
+from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, load_model
-from .models.save import check_output, output_folder, verify, write_masks, write_model
+from .models.save import check_output, output_folder, verify, write_errors, write_masks, write_model
 from .recipe import Recipe
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
@@ -48,11 +49,12 @@ def prune(
     Raises :class:`TrimPruneError` for anything wrong with what it was given.
     """
     recipe = _as_recipe(recipe)
+    choose_device(recipe.device)
     timings, events = Timings(), Events(*([on_event] if on_event else []))
     if recipe.needs and text is None:
         raise TrimPruneError(f"score {recipe.score!r} and rows {recipe.rows!r} need calibration text")
     if out is not None:
-        check_output(Path(out), overwrite)
+        check_output(Path(out), overwrite, None if isinstance(model, nn.Module) else Path(model).expanduser())
     elif not isinstance(model, nn.Module):
         raise TrimPruneError("nowhere to write the pruned model", fix="give an output folder (out, --out)")
     with ExitStack() as stack:
@@ -87,11 +89,12 @@ def prune(
         )
         if folder is not None:
             events.emit("phase", name="write")
-            with timings.phase("write"):
-                zeros = write_model(loaded, masks, folder, events.warn)
-                write_masks(masks, linears, folder)
-                verify(folder, zeros, masks, getattr(loaded.model, "base_model_prefix", ""))
-            write_run(result, loaded.source.name, calibration, str(plan.device), folder)
+            with write_errors(result.out or folder):
+                with timings.phase("write"):
+                    kept_zeros = write_model(loaded, masks, folder, events.warn)
+                    write_masks(masks, linears, folder)
+                    verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
+                write_run(result, loaded.source.name, calibration, str(plan.device), folder)
         events.emit("finish", seconds=timings.seconds)
     return result
 
@@ -125,9 +128,9 @@ def _calibrate(loaded: LoadedModel, plan: Plan, text: TextSource, field: str) ->
     recipe = plan.recipe
     if loaded.tokenizer is None:
         raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
-    context = getattr(loaded.model.config, "max_position_embeddings", None) or DEFAULT_SEQLEN
-    seqlen = recipe.seqlen or min(DEFAULT_SEQLEN, context)
-    if seqlen > context:
+    context = context_length(loaded.model)
+    seqlen = recipe.seqlen or min(DEFAULT_SEQLEN, context or DEFAULT_SEQLEN)
+    if context is not None and seqlen > context:
         raise TrimPruneError(
             "calibration sequences are longer than the model's context",
             expected=f"seqlen at most {context}",

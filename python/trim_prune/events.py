@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,19 @@ class Events:
         self.emit("warning", message=message)
 
 
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON: an infinite quality (nothing was lost) or NaN becomes null, which every parser takes."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class EventLog:
     """Appends one JSON object a line to a file."""
 
@@ -50,7 +64,7 @@ class EventLog:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def __call__(self, event: Event) -> None:
-        self._file.write(json.dumps({"time": event.time, "event": event.kind, **event.data}) + "\n")
+        self._file.write(to_json({"time": event.time, "event": event.kind, **event.data}) + "\n")
 
     def close(self) -> None:
         """Close the file."""

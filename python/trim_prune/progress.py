@@ -7,6 +7,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .events import Event
@@ -69,7 +70,7 @@ class Bars:
         elif event.kind == "block":
             self._update("blocks", data["block"] + 1, data["blocks"], _summary(data))
         elif event.kind == "warning":
-            self._progress.console.print(f"[yellow]warning:[/yellow] {data['message']}", highlight=False)
+            self._progress.console.print(f"[yellow]warning:[/yellow] {escape(data['message'])}", highlight=False)
 
     def _update(self, name: str, done: int, total: int, note: str) -> None:
         if name not in self._tasks:

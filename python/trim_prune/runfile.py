@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from importlib import metadata
@@ -14,6 +13,7 @@ import torch
 import trim_kernels
 
 from .calibration.tokens import Calibration
+from .events import to_json
 from .results import PruneResult
 
 RUN_FILE = "run.json"
@@ -23,7 +23,7 @@ RUN_VERSION = 1
 
 def write_run(result: PruneResult, model: str, calibration: Calibration | None, device: str, folder: Path) -> None:
     """Write run.json into a folder."""
-    text = json.dumps(describe_run(result, model, calibration, device), indent=2, ensure_ascii=False)
+    text = to_json(describe_run(result, model, calibration, device), indent=2)
     (folder / RUN_FILE).write_text(text + "\n", encoding="utf-8")
 
 

@@ -121,7 +121,7 @@ class Collector:
         return found
 
     def _hook(self, linear: Linear) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
             with self.clock():
                 self._collect(linear, args[0])
 

@@ -67,7 +67,7 @@ def open_text(source: TextSource, *, field: str = "text", held_out: bool = False
     if not isinstance(source, (str, Path)):
         return _from_strings(source)
     path = Path(source)
-    if path.is_file():
+    if _is_file(path):
         return Text(str(path), _read_jsonl(path, field) if path.suffix in (".jsonl", ".ndjson") else [_read(path)])
     name, _, split = str(source).partition(":")
     if name in DATASETS:
@@ -78,6 +78,17 @@ def open_text(source: TextSource, *, field: str = "text", held_out: bool = False
         got="a folder" if path.is_dir() else None,
         fix=nearest(name, DATASETS) or None,
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise TrimPruneError(
+            f"no text at {str(path)[:40] + '...'!r}: {error.strerror}",
+            expected="the name of a file or of a dataset",
+            fix="text itself goes into a list of strings",
+        ) from None
 
 
 def _from_strings(documents: Sequence[str]) -> Text:
@@ -144,7 +155,7 @@ def _stream(name: str, file: str, first: dict[str, str], rest: Iterator[dict[str
     try:
         for row in rest:
             yield row["text"]
-    except OSError as error:
+    except Exception as error:
         raise _unreachable(name, file, error) from error
 
 

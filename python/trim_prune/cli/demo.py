@@ -25,7 +25,7 @@ def demo(
     """
     quiet_libraries()
     console = Console()
-    rows = run_demo(gguf, say=lambda text: console.print(text, soft_wrap=True, highlight=False))
+    rows = run_demo(gguf, say=lambda text: console.print(text, soft_wrap=True, highlight=False, markup=False))
     console.print(_table(rows))
     console.print("Perplexity: lower is better. Dense and pruned are measured on the same held-out text.")
 

@@ -20,7 +20,7 @@ def evaluate(
         str, typer.Option(help="Text: a .txt or .jsonl file, or a dataset: wikitext (test), c4 (validation).")
     ],
     seqlen: Annotated[int, typer.Option(help="Tokens per window.")] = 2048,
-    max_windows: Annotated[int | None, typer.Option(help="Stop after so many windows (default: all).")] = None,
+    max_windows: Annotated[int | None, typer.Option(min=1, help="Stop after so many windows (default: all).")] = None,
     gguf: Annotated[str | None, typer.Option(help="GGUF file, in the model folder or anywhere.")] = None,
     dtype: Annotated[str, typer.Option(help="auto (as stored), float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",

@@ -142,7 +142,7 @@ def _print(console: Console, result: PruneResult) -> None:
         table.add_row(label, f"{share:.6f}", str(sparsity.pruned), str(whole))
     console.print(table)
     console.print("seconds  " + "  ".join(f"{name} {value:.1f}" for name, value in result.timings.items()))
-    console.print(f"written to {result.out}", soft_wrap=True)
+    console.print(f"written to {result.out}", soft_wrap=True, markup=False, highlight=False)
     console.print(
         "The files are as large as before and a dense runtime is as fast as before: zeros save space and time only in "
         "a sparse format with kernels for it.",

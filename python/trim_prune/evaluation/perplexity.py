@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from ..calibration.text import Text, TextSource, open_text
 from ..errors import TrimPruneError
+from ..models.device import choose_device, context_length, evaluation_mode
 from ..models.load import load_model
 
 LOGIT_BYTES = 512 << 20
 """Bound on the logits of one batch, which a vocabulary of 150 000 would otherwise let grow to many GiB."""
 ROWS_AT_ONCE = 512
+WINDOWS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,17 @@ def evaluate(
     seqlen: int = 2048,
     gguf: str | Path | None = None,
     dtype: str = "auto",
-    device: str | None = None,
+    device: str = "auto",
     max_windows: int | None = None,
     trust_remote_code: bool = False,
     text_field: str = "text",
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
     """Load a model and measure its perplexity; see :func:`perplexity`. A dataset means its held-out split."""
+    place = choose_device(device)
     source = open_text(text, field=text_field, held_out=True)
     loaded = load_model(model, gguf=gguf, dtype=dtype, trust_remote_code=trust_remote_code)
-    loaded.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded.model.to(place)
     return perplexity(loaded.model, loaded.tokenizer, source, seqlen=seqlen, max_windows=max_windows, on_batch=on_batch)
 
 
@@ -63,7 +66,7 @@ def perplexity(
     max_windows: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Perplexity:
-    """exp of the mean negative log-likelihood per predicted token.
+    """Return exp of the mean negative log-likelihood per predicted token.
 
     The documents are joined by an empty line and tokenised once, with the tokenizer's own special tokens (so BOS
     stands once at the start, if the tokenizer adds it). Windows of ``seqlen`` tokens do not overlap, the last,
@@ -71,6 +74,14 @@ def perplexity(
     """
     if seqlen < 2:
         raise TrimPruneError("a window of fewer than 2 tokens predicts nothing", got=f"seqlen {seqlen}")
+    context = context_length(model)
+    if context is not None and seqlen > context:
+        raise TrimPruneError(
+            "the windows are longer than the model's context",
+            expected=f"seqlen at most {context}",
+            got=str(seqlen),
+            fix=f"--seqlen {context}",
+        )
     text = text if isinstance(text, Text) else open_text(text, held_out=True)
     ids = tokenizer("\n\n".join(text.documents), verbose=False)["input_ids"]
     count = len(ids) // seqlen if max_windows is None else min(len(ids) // seqlen, max_windows)
@@ -85,13 +96,17 @@ def perplexity(
     windows = torch.tensor(ids[: count * seqlen], dtype=torch.int64).view(count, seqlen)
     batch_size = _batch_size(model, seqlen)
     total = 0.0
-    training = model.training
-    model.eval()
-    for start in range(0, count, batch_size):
-        total += _negative_log_likelihood(model, windows[start : start + batch_size])
-        if on_batch is not None:
-            on_batch(min(start + batch_size, count), count)
-    model.train(training)
+    with evaluation_mode(model):
+        for start in range(0, count, batch_size):
+            total += _negative_log_likelihood(model, windows[start : start + batch_size])
+            if on_batch is not None:
+                on_batch(min(start + batch_size, count), count)
+    if not math.isfinite(total):
+        raise TrimPruneError(
+            "the model's predictions hold NaN or infinity",
+            got=f"a negative log-likelihood of {total}",
+            fix="check the checkpoint; if it is float16, compute in another type: --dtype bfloat16 or float32",
+        )
     return Perplexity(
         perplexity=math.exp(min(total / (count * (seqlen - 1)), 700.0)),
         tokens=count * seqlen,
@@ -104,7 +119,7 @@ def perplexity(
 
 def _batch_size(model: nn.Module, seqlen: int) -> int:
     vocabulary = model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
-    return int(max(1, LOGIT_BYTES // (4 * vocabulary * seqlen)))
+    return int(min(WINDOWS_AT_ONCE, max(1, LOGIT_BYTES // (4 * vocabulary * seqlen))))
 
 
 def _negative_log_likelihood(model: nn.Module, windows: Tensor) -> float:
@@ -114,5 +129,5 @@ def _negative_log_likelihood(model: nn.Module, windows: Tensor) -> float:
     for row, target in zip(logits, windows[:, 1:], strict=True):
         # Few rows at a time in float32: the whole would double the memory of a half-precision model's logits.
         pairs = zip(row[:-1].split(ROWS_AT_ONCE), target.split(ROWS_AT_ONCE), strict=True)
-        total += sum(float(F.cross_entropy(part.float(), goal, reduction="sum")) for part, goal in pairs)
+        total += sum(float(functional.cross_entropy(part.float(), goal, reduction="sum")) for part, goal in pairs)
     return total

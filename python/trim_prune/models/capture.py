@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils.generic import ModelOutput
 
 from ..errors import TrimPruneError
 from .discover import Block
@@ -64,12 +65,12 @@ class Capture:
             def forward(*args: Any, **kwargs: Any) -> Any:
                 calls.append((args, kwargs))
                 if index == len(self.blocks) - 1:
-                    raise _CaptureDone
+                    raise _CaptureEndError
                 return _rewrap(self._outputs[index], _hidden_argument(args, kwargs))
 
             return forward
 
-        with _forwards(self.blocks, passthrough), suppress(_CaptureDone):
+        with _forwards(self.blocks, passthrough), suppress(_CaptureEndError):
             self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         hidden = _hidden_argument(*calls[0])
         stripped = [_strip(args, kwargs) for args, kwargs in calls]
@@ -108,7 +109,7 @@ class Capture:
                 raise _unsupported("its arguments depend on the outputs of earlier blocks", index)
 
 
-class _CaptureDone(Exception):
+class _CaptureEndError(Exception):
     """Ends the model's forward at the last block: its final norm and head are not needed."""
 
 
@@ -156,7 +157,8 @@ def _strip(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
 
 
 def _hidden(output: Any) -> Tensor:
-    hidden = output if isinstance(output, Tensor) else output[0]
+    indexable = isinstance(output, (tuple, list, ModelOutput))
+    hidden = output[0] if indexable and len(output) else output
     if not isinstance(hidden, Tensor):
         raise TrimPruneError("a block does not return its hidden states first", got=type(output).__name__)
     return hidden
@@ -166,10 +168,10 @@ def _rewrap(example: Any, hidden: Tensor) -> Any:
     """The hidden states in the form of an example output; its other entries become None."""
     if isinstance(example, Tensor):
         return hidden
-    if isinstance(example, tuple):
-        return (hidden, *[None] * (len(example) - 1))
-    first = next(iter(example.keys()))
-    return type(example)(**{first: hidden})
+    if isinstance(example, (tuple, list)):
+        entries: list[Any] = [hidden, *[None] * (len(example) - 1)]
+        return type(example)(*entries) if hasattr(example, "_fields") else type(example)(entries)
+    return type(example)(**{next(iter(example.keys())): hidden})
 
 
 def _move(value: Any, device: torch.device) -> Any:

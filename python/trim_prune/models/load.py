@@ -9,21 +9,27 @@ from typing import Any
 
 import torch
 
-from ..errors import TrimPruneError
+from ..errors import TrimPruneError, nearest
 from .gguf import tokenizer_problems
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model is: a folder with safetensors, or a GGUF file; neither: it was given in memory."""
+    """Where a model is: a folder with safetensors, or a GGUF file; neither: it was given in memory.
+
+    ``tokenizer``: the folder with the tokenizer that belongs to a GGUF file; None: the file's own is converted.
+    """
 
     name: str
     folder: Path | None = None
     gguf: Path | None = None
+    tokenizer: Path | None = None
 
 
 @dataclass
@@ -40,7 +46,7 @@ def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
     """Find the files of MODEL: a local folder, a GGUF file (alone or in the folder), or a hub id (downloaded)."""
     path = Path(model).expanduser()
     if gguf is not None or path.suffix == ".gguf":
-        return Source(str(model), gguf=_gguf_file(path, gguf))
+        return _gguf_source(path, gguf)
     if path.is_dir():
         return Source(str(model), folder=_checked_folder(path))
     if path.exists() or not _is_hub_id(str(model)):
@@ -63,6 +69,7 @@ def load_model(
     dtype "auto": as stored, except that float16 is computed in float32 on a machine without a GPU; a GGUF file
     is dequantised to float32. Only safetensors and GGUF are read, never pickle.
     """
+    _compute_dtype(dtype)
     source = resolve(model, gguf)
     if source.gguf is not None:
         return _load_gguf(source, dtype)
@@ -79,13 +86,15 @@ def _load_folder(source: Source, dtype: str, trust_remote_code: bool) -> LoadedM
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            dtype=_compute_dtype(dtype) or "auto",
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise TrimPruneError(f"transformers cannot load this model: {error}", where=folder) from error
+    except TrimPruneError:
+        raise
+    except Exception as error:
+        raise _unreadable("model", error, source.folder) from error
     notes = []
     if dtype == "auto" and not torch.cuda.is_available() and model.dtype == torch.float16:
         model = model.float()
@@ -98,18 +107,22 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
 
     assert source.gguf is not None
     folder, file = str(source.gguf.parent), source.gguf.name
-    compute = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+    compute = _compute_dtype(dtype) or torch.float32
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
-        own_tokenizer = (source.gguf.parent / "tokenizer.json").is_file()
-        tokenizer = AutoTokenizer.from_pretrained(folder, **({} if own_tokenizer else {"gguf_file": file}))
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
-        raise TrimPruneError(f"transformers cannot load this GGUF file: {error}", where=str(source.gguf)) from error
+        tokenizer = (
+            AutoTokenizer.from_pretrained(folder, gguf_file=file)
+            if source.tokenizer is None
+            else AutoTokenizer.from_pretrained(source.tokenizer)
+        )
+        problems = tokenizer_problems(tokenizer, source.gguf)
+    except Exception as error:
+        raise _unreadable("GGUF file", error, source.gguf) from error
     # transformers marks the dequantised model as quantised and would refuse to save or reload it.
     model.config = copy.deepcopy(model.config)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return LoadedModel(model.eval(), tokenizer, source, tokenizer_problems(tokenizer, source.gguf))
+    return LoadedModel(model.eval(), tokenizer, source, problems)
 
 
 def _refuse_config(config: Any, source: Source) -> None:
@@ -123,12 +136,37 @@ def _refuse_config(config: Any, source: Source) -> None:
         )
 
 
-def _gguf_file(path: Path, gguf: str | Path | None) -> Path:
+def _compute_dtype(name: str) -> torch.dtype | None:
+    """The type of that name; None for "auto"."""
+    if name not in DTYPES:
+        raise TrimPruneError(
+            f"unknown dtype {name!r}", expected="one of " + ", ".join(DTYPES), fix=nearest(name, DTYPES) or None
+        )
+    return DTYPES[name]
+
+
+def _unreadable(what: str, error: Exception, where: Path | None) -> TrimPruneError:
+    """Whatever transformers raises about a user's files (it has no error class of its own), in one form."""
+    return TrimPruneError(
+        f"transformers cannot load this {what}",
+        where=str(where),
+        got=f"{type(error).__name__}: {error}",
+        fix="check that the files are complete; fetch or convert them again",
+    )
+
+
+def _gguf_source(path: Path, gguf: str | Path | None) -> Source:
+    if gguf is not None and not path.is_dir():
+        raise TrimPruneError(
+            f"no model folder at {str(path)!r}", fix="give the folder, or the .gguf file alone in place of MODEL"
+        )
     candidates = [path] if gguf is None else [path / gguf, Path(gguf).expanduser()]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
-    raise TrimPruneError("no such GGUF file", got=" or ".join(str(candidate) for candidate in candidates))
+    file = next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise TrimPruneError("no such GGUF file", got=" or ".join(str(candidate) for candidate in candidates))
+    folders = [path, file.parent] if gguf is not None else [file.parent]
+    tokenizer = next((folder.resolve() for folder in folders if (folder / TOKENIZER_FILE).is_file()), None)
+    return Source(str(path), gguf=file, tokenizer=tokenizer)
 
 
 def _checked_folder(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import glob
 import json
 import os
 import shutil
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -39,16 +41,29 @@ COPIED = (
 )
 
 
-def check_output(out: Path, overwrite: bool) -> None:
-    """Refuse an output folder that holds something, or that cannot be made."""
+def check_output(out: Path, overwrite: bool, model: Path | None = None) -> None:
+    """Refuse an output folder that holds something, or that cannot be made.
+
+    What is overwritten must be a model folder, and not the one that is being pruned.
+    """
     if out.exists() and not out.is_dir():
         raise TrimPruneError("the output is not a folder", where=str(out))
-    if out.exists() and any(out.iterdir()) and not overwrite:
-        raise TrimPruneError(
-            "the output folder exists and is not empty",
-            where=str(out),
-            fix="choose another --out, or --overwrite",
-        )
+    if model is not None and model.exists() and out.resolve() == model.resolve():
+        raise TrimPruneError("the output folder is the model's own", where=str(out), fix="choose another --out")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise TrimPruneError(
+                "the output folder exists and is not empty",
+                where=str(out),
+                fix="choose another --out, or --overwrite",
+            )
+        if not (out / "config.json").is_file():
+            raise TrimPruneError(
+                "only a model folder is overwritten, and this one has no config.json",
+                where=str(out),
+                got=", ".join(sorted(path.name for path in out.iterdir())[:8]),
+                fix="choose another --out, or remove the folder yourself",
+            )
     existing = next(parent for parent in (out, *out.parents) if parent.exists())
     if not os.access(existing, os.W_OK):
         raise TrimPruneError("the output folder cannot be written", where=str(existing))
@@ -61,23 +76,39 @@ def output_folder(out: Path) -> Iterator[Path]:
     What killed runs left behind is removed first. A reader sees the old folder, or the whole new one.
     """
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(out)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    partial.mkdir()
+    with write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(out)
+        partial.mkdir()
     try:
         yield partial
-        _sync(partial)
-        _replace(partial, out)
+        with write_errors(out):
+            _sync(partial)
+            _replace(partial, out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
+@contextmanager
+def write_errors(out: Path) -> Iterator[None]:
+    """A full disk, a missing right or a failing device, in the form of all our errors."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrimPruneError(
+            "the output cannot be written",
+            where=str(out),
+            got=f"{type(error).__name__}: {error}",
+            fix="check the rights and the free space of the disk",
+        ) from error
+
+
 def write_model(
     loaded: LoadedModel, masks: Mapping[str, Tensor], folder: Path, warn: Callable[[str], None]
 ) -> dict[str, int]:
-    """Write weights, configuration and tokenizer; returns the zeros that each pruned weight has, by weight name.
+    """Write weights, configuration and tokenizer; returns the kept weights that are zero, by weight name.
 
     From a folder: shard by shard, every tensor with its stored type; what was not pruned is copied from the
     source, so that nothing is lost when the run computed in another type. Otherwise from memory.
@@ -91,13 +122,13 @@ def write_model(
     else:
         _save_companions(loaded, folder)
     if source is not None and stored is not None:
-        zeros = _rewrite_shards(source, stored, state, masks, folder)
+        kept_zeros = _rewrite_shards(source, stored, state, masks, folder)
     else:
         if source is not None:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
-        zeros = _write_state(model, state, masks, folder)
+        kept_zeros = _write_state(model, state, masks, folder)
     _write_index(folder)
-    return zeros
+    return kept_zeros
 
 
 def write_masks(masks: Mapping[str, Tensor], results: Sequence[LinearResult], folder: Path) -> None:
@@ -112,23 +143,33 @@ def write_masks(masks: Mapping[str, Tensor], results: Sequence[LinearResult], fo
     save_file({name: mask.contiguous() for name, mask in masks.items()}, folder / MASK_FILE, metadata)
 
 
-def verify(folder: Path, zeros: Mapping[str, int], masks: Mapping[str, Tensor], prefix: str) -> None:
-    """Reopen what was written: every pruned weight has exactly the expected zeros, and all where its mask says."""
-    stored = _stored_names(folder, prefix, masks) or {}
-    for shard, names in _shards(folder).items():
-        with safe_open(folder / shard, "pt") as file:
-            for name in (name for name in masks if stored[name] in names):
-                weight = file.get_tensor(stored[name])
-                found = _zeros(weight)
-                stray = int(torch.count_nonzero(weight[~unpack_bits(masks[name], weight.shape[1])]))
-                if found != zeros[name] or stray:
-                    raise TrimPruneError(
-                        "the written model is not what was computed",
-                        where=f"{shard}, {stored[name]}",
-                        expected=f"{zeros[name]} zeros, all pruned positions among them",
-                        got=f"{found} zeros, {stray} pruned positions that are not zero",
-                        fix="check the disk; the output folder was not created",
-                    )
+def verify(folder: Path, results: Sequence[LinearResult], kept_zeros: Mapping[str, int], prefix: str) -> None:
+    """Reopen what was written and count.
+
+    Each mask must prune exactly ``prune_count`` weights, all of them zero, and no other weight may be zero but the
+    ``kept_zeros``: kept weights whose value was zero to begin with.
+    """
+    counts = {f"{result.name}.weight": result.prune_count for result in results}
+    stored = _stored_names(folder, prefix, counts) or {}
+    with safe_open(folder / MASK_FILE, "pt") as masks:
+        for shard, names in _shards(folder).items():
+            with safe_open(folder / shard, "pt") as file:
+                for name in (name for name in counts if stored[name] in names):
+                    weight = file.get_tensor(stored[name])
+                    pruned = ~unpack_bits(masks.get_tensor(name), weight.shape[1])
+                    _check_counts(f"{shard}, {stored[name]}", weight, pruned, counts[name], kept_zeros[name])
+
+
+def _check_counts(where: str, weight: Tensor, pruned: Tensor, prune_count: int, kept_zeros: int) -> None:
+    masked, zeros, stray = int(pruned.sum()), _zeros(weight), int(torch.count_nonzero(weight[pruned]))
+    if (masked, zeros, stray) != (prune_count, prune_count + kept_zeros, 0):
+        raise TrimPruneError(
+            "the written model is not what was computed",
+            where=where,
+            expected=f"{prune_count} pruned weights, all zero, and {kept_zeros} zeros among the kept ones",
+            got=f"{masked} pruned weights, {stray} of them not zero, and {zeros} zeros in all",
+            fix="check the disk; the output folder was not created",
+        )
 
 
 def _rewrite_shards(
@@ -139,17 +180,20 @@ def _rewrite_shards(
     folder: Path,
 ) -> dict[str, int]:
     pruned = {stored[name]: name for name in masks}
-    zeros = {}
+    kept_zeros = {}
     for shard in _shards(source):
         with safe_open(source / shard, "pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         for key in tensors.keys() & pruned.keys():
             name = pruned[key]
-            tensors[key] = _merge(tensors[key], state[name].cpu(), unpack_bits(masks[name], state[name].shape[1]))
-            zeros[name] = _zeros(tensors[key])
+            kept = unpack_bits(masks[name], state[name].shape[1])
+            tensors[key] = _merge(tensors[key], state[name].cpu(), kept)
+            kept_zeros[name] = _zeros(tensors[key][kept])
         save_file(tensors, folder / shard, metadata)
-    return zeros
+    if not (source / SINGLE_FILE).is_file():
+        shutil.copyfile(source / INDEX_FILE, folder / INDEX_FILE)
+    return kept_zeros
 
 
 def _merge(stored: Tensor, computed: Tensor, kept: Tensor) -> Tensor:
@@ -166,7 +210,7 @@ def _write_state(
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
     save_torch_state_dict(state, folder, shared_tensors_to_discard=tied)
-    return {name: _zeros(state[name]) for name in masks}
+    return {name: _zeros(state[name].cpu()[unpack_bits(masks[name], state[name].shape[1])]) for name in masks}
 
 
 def _zeros(weight: Tensor) -> int:
@@ -210,7 +254,10 @@ def _write_index(folder: Path) -> None:
 
 
 def _save_companions(loaded: LoadedModel, folder: Path) -> None:
-    loaded.model.config.save_pretrained(folder)
+    config = copy.deepcopy(loaded.model.config)
+    # What save_pretrained of the model would add: loaders choose the class by the first and the type by the second.
+    config.architectures, config.dtype = [type(loaded.model).__name__], loaded.model.dtype
+    config.save_pretrained(folder)
     if getattr(loaded.model, "generation_config", None) is not None:
         loaded.model.generation_config.save_pretrained(folder)
     if loaded.tokenizer is not None:
@@ -236,18 +283,19 @@ def _sync(folder: Path) -> None:
 def _replace(partial: Path, out: Path) -> None:
     old = out.with_name(f".{out.name}.old-{os.getpid()}")
     if out.exists():
-        os.rename(out, old)
-    os.rename(partial, out)
+        out.rename(old)
+    partial.rename(out)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_stale(out: Path) -> None:
-    for path in out.parent.glob(f".{out.name}.*-*"):
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*-*"):
         kind, _, pid = path.name.removeprefix(f".{out.name}.").partition("-")
-        if not pid.isdigit() or _runs(int(pid)):
+        # Our own number can only be that of a dead namesake: in containers every run may be process 1.
+        if not pid.isdigit() or (int(pid) != os.getpid() and _runs(int(pid))):
             continue
         if kind == "old" and not out.exists():
-            os.rename(path, out)
+            path.rename(out)
         elif kind in ("old", "partial"):
             shutil.rmtree(path)
 

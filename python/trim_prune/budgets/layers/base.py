@@ -42,6 +42,9 @@ def apportion(sparsities: Sequence[float], sizes: Sequence[int], total: int) -> 
     largest remainders, the earlier one first when they tie. ``total`` must lie within rounding of the sum of
     sparsity * size.
     """
+    for sparsity in sparsities:
+        if not 0 <= sparsity <= 1:
+            raise ValueError(f"a sparsity of {sparsity} is not a share from 0 to 1")
     # Exact rationals: in float64 the sum over a large model need not round to the same integer as its parts.
     shares = [Fraction(sparsity) * size for sparsity, size in zip(sparsities, sizes, strict=True)]
     counts = [int(share) for share in shares]

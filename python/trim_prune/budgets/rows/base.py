@@ -29,13 +29,18 @@ class RowRequest:
 
 @dataclass(frozen=True)
 class RowDecision:
-    """Prune counts int32 [R] and, where a search found them, how good it says they are."""
+    """Prune counts int32 [R] and, where a search found them, how good it says they are.
+
+    The counts sum to the request's ``prune_count``. ``rounded`` says that they follow a rounding of their own, asked
+    for in the recipe, which may miss it.
+    """
 
     prune_count: Tensor
     quality: float | None = None
     baseline_quality: float | None = None
     learning_rate: float | None = None
     iteration: int | None = None
+    rounded: bool = False
 
 
 RowFunction = Callable[[RowRequest], RowDecision]

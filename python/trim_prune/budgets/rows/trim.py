@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def _row_limit(columns: int, recipe: Recipe) -> int:
-    return int(recipe.trim.max_sparsity * columns)
+    # As in the search: 0.29 * 100 is 28.999999999999996, and means 29.
+    return int(recipe.trim.max_sparsity * columns + 1e-9)
 
 
 @register_row_budget("trim", needs=["search_inputs"], row_limit=_row_limit)
@@ -40,4 +41,5 @@ def trim(request: RowRequest) -> RowDecision:
         baseline_quality=budget.baseline_quality,
         learning_rate=budget.learning_rate,
         iteration=budget.iteration,
+        rounded=options.rounding == "floor",
     )

@@ -1,0 +1,45 @@
+"""Where to compute: the device that a name stands for, and the mode in which a model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ..errors import TrimPruneError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, tried out; "auto" is the first GPU if there is one, otherwise the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise TrimPruneError(
+            f"device {name!r} cannot be used",
+            expected="auto, cpu, cuda, or one of several: cuda:1",
+            got=str(error).splitlines()[0],
+        ) from None
+    return device
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """No dropout inside this context; afterwards every module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def context_length(model: nn.Module) -> int | None:
+    """The longest sequence that the model is made for, as its configuration says; None if it does not."""
+    length = getattr(model.config, "max_position_embeddings", None)
+    return length if isinstance(length, int) else None

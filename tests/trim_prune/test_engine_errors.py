@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import make_model
+from torch import nn
+
+from trim_prune import Event, TrimPruneError, prune
+
+BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("score", ["wanda", "magnitude"])
+def test_a_weight_that_is_not_finite_names_block_and_linear(value, score, tokenizer, text):
+    model = make_model("llama")
+    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = value
+    with pytest.raises(
+        TrimPruneError, match=r"NaN or infinity(.|\n)*block 1, model\.layers\.1\.(mlp|self_attn)\.\w+_proj"
+    ):
+        prune(model, {**BASE, "score": score}, [text], tokenizer=tokenizer)
+
+
+def test_an_activation_that_overflows_names_block_and_linear(tokenizer, text):
+    model = make_model("llama", dtype=torch.float16)
+    model.model.layers[1].input_layernorm.weight.data.fill_(60_000)
+    where = r"inputs of a linear(.|\n)*block 1, model\.layers\.1\.self_attn\.q_proj(.|\n)*--dtype bfloat16"
+    with pytest.raises(TrimPruneError, match=where):
+        prune(model, BASE, [text], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seqlen": 65}, r"longer than the model's context(.|\n)*at most 64(.|\n)*65"),
+        ({"tokens_per_sequence": 17}, r"more search tokens per sequence(.|\n)*at most 16(.|\n)*17"),
+        ({"samples": 4000}, r"too little calibration text(.|\n)*64000 tokens(.|\n)*6000 tokens: 375 sequences"),
+        ({"dtype": "bfloat16"}, r"a model object is computed as it is(.|\n)*model\.to"),
+        ({"device": "cuda:9"}, r"device 'cuda:9' cannot be used"),
+        ({"device": "toaster"}, r"device 'toaster' cannot be used"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_recipe_that_does_not_suit_the_model_is_refused(change, message, tokenizer, text):
+    with pytest.raises(TrimPruneError, match=message):
+        prune(make_model("llama"), BASE | change, [text], tokenizer=tokenizer)
+
+
+def test_missing_text_is_an_error_that_names_who_needs_it():
+    with pytest.raises(TrimPruneError, match="score 'magnitude' and rows 'trim' need calibration text"):
+        prune(make_model("llama"), {"sparsity": 0.5, "score": "magnitude"})
+
+
+def test_a_model_object_needs_its_tokenizer_for_text(text):
+    with pytest.raises(TrimPruneError, match="needs its tokenizer"):
+        prune(make_model("llama"), BASE, [text])
+
+
+def test_a_model_given_by_name_needs_somewhere_to_write(llama_folder, text):
+    with pytest.raises(TrimPruneError, match="nowhere to write"):
+        prune(llama_folder, BASE, [text])
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["good run", "failed run"])
+def test_every_module_is_left_in_its_mode(fails, tokenizer, text):
+    model = make_model("llama").train()
+    model.model.layers[0].mlp.eval()
+    before = [module.training for module in model.modules()]
+    if fails:
+        model.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
+        with pytest.raises(TrimPruneError):
+            prune(model, BASE, [text], tokenizer=tokenizer)
+    else:
+        prune(model, BASE, [text], tokenizer=tokenizer)
+    assert [module.training for module in model.modules()] == before
+    assert not any(module._forward_pre_hooks or "forward" in module.__dict__ for module in model.modules())
+
+
+def test_parameters_outside_linears_are_pointed_out_once(tokenizer, text):
+    events: list[Event] = []
+    result = prune(make_model("qwen2"), BASE, [text], tokenizer=tokenizer, on_event=events.append)
+    assert [event.data["message"] for event in events if event.kind == "warning"] == result.warnings
+    assert len(result.warnings) == 1
+    assert "2 of 2 blocks hold parameters outside nn.Linear" in result.warnings[0]
+
+
+def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text):
+    events: list[Event] = []
+    result = prune(make_model("llama"), BASE | {"batch_size": 3}, [text], tokenizer=tokenizer, on_event=events.append)
+    kinds = [event.kind for event in events if event.kind != "warning"]
+    assert kinds == ["start", "phase", "phase", *["calibration"] * 2, *([*["linear"] * 7, "block"] * 2), "finish"]
+    blocks = [event.data for event in events if event.kind == "block"]
+    assert [(data["block"], data["blocks"]) for data in blocks] == [(0, 2), (1, 2)]
+    assert all(data["baseline_quality"] <= data["quality"] for data in blocks)
+    names = [event.data["name"] for event in events if event.kind == "linear"]
+    assert names == [linear.name for linear in result.linears]
+
+
+def test_phases_are_timed(tokenizer, text):
+    result = prune(make_model("llama"), BASE, [text], tokenizer=tokenizer)
+    assert set(result.timings) == {"load", "capture", "forward", "statistics", "search", "apply"}
+
+
+class Experts(nn.Module):
+    """Its second linear is never called."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.used, self.unused = mlp, nn.Linear(4, 4)
+
+    def forward(self, hidden):
+        return self.used(hidden)
+
+
+def test_a_linear_that_no_token_reaches_is_named(tokenizer, text):
+    model = make_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = Experts(layer.mlp)
+    with pytest.raises(TrimPruneError, match=r"got no calibration input(.|\n)*block 0, model\.layers\.0\.mlp\.unused"):
+        prune(model, BASE, [text], tokenizer=tokenizer)

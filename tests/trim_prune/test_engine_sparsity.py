@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import LAYERS, linears_of, make_model, zeros
+
+from trim_prune import TrimPruneError, prune
+
+CALIBRATION = {"samples": 6, "seqlen": 16, "batch_size": 4}
+METHODS = [(score, rows) for score in ("wanda", "magnitude") for rows in ("uniform", "trim")]
+
+
+@pytest.mark.parametrize(("score", "rows"), METHODS, ids="-".join)
+def test_every_family_is_pruned_to_the_weight(family, score, rows, tokenizer, text):
+    model = make_model(family)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = prune(model, {"sparsity": 0.537, "score": score, "rows": rows, **CALIBRATION}, [text], tokenizer=tokenizer)
+    linears = linears_of(model, family)
+    total = sum(linear.weight.numel() for linear in linears.values())
+    assert sum(zeros(linear.weight) for linear in linears.values()) == round(0.537 * total) == result.sparsity.pruned
+    assert result.sparsity.prunable_weights == total
+    assert [r.name for r in result.linears] == sorted(linears, key=[r.name for r in result.linears].index)
+    for linear_result in result.linears:
+        weight = linears[linear_result.name].weight
+        per_row = (weight == 0).sum(1)
+        assert zeros(weight) == linear_result.prune_count
+        assert abs(linear_result.prune_count - 0.537 * weight.numel()) <= 1
+        assert (int(per_row.min()), int(per_row.max())) == (linear_result.row_min, linear_result.row_max)
+    after = model.state_dict()
+    for name, tensor in before.items():
+        if name.removesuffix(".weight") in linears:
+            kept = after[name] != 0
+            assert torch.equal(after[name][kept], tensor[kept])
+        else:
+            assert torch.equal(after[name], tensor)
+
+
+@pytest.mark.parametrize("rows", ["uniform", "trim"])
+def test_qualities_are_reported_where_rows_are_searched(rows, tokenizer, text):
+    result = prune(make_model("llama"), {"sparsity": 0.6, "rows": rows, **CALIBRATION}, [text], tokenizer=tokenizer)
+    for linear in result.linears:
+        if rows == "uniform":
+            assert linear.quality is None
+            assert linear.row_max - linear.row_min <= 1
+        else:
+            assert 0 < linear.baseline_quality <= linear.quality <= 1
+    if rows == "trim":
+        assert any(
+            linear.learning_rate is not None and linear.row_max - linear.row_min > 1 for linear in result.linears
+        )
+
+
+@pytest.mark.parametrize("rows", ["uniform", "trim"])
+def test_sparsity_zero_changes_nothing(rows, tokenizer, text):
+    model = make_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    result = prune(model, {"sparsity": 0, "rows": rows, **CALIBRATION}, [text], tokenizer=tokenizer)
+    assert result.sparsity.pruned == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_sparsity_one_leaves_nothing_in_the_linears():
+    model = make_model("llama")
+    prune(model, {"sparsity": 1, "score": "magnitude", "rows": "uniform"})
+    assert all(not linear.weight.any() for linear in linears_of(model, "llama").values())
+
+
+@pytest.mark.parametrize(("sparsity", "cap"), [(0.99, 0.95), (0.5, 0.4)])
+def test_what_the_cap_of_a_row_makes_impossible_is_refused_before_any_work(sparsity, cap, tokenizer, text):
+    model = make_model("llama")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(
+        TrimPruneError, match=r"out of reach of row budget 'trim'(.|\n)*block 0, .*(.|\n)*trim.max_spars"
+    ):
+        prune(model, {"sparsity": sparsity, "trim": {"max_sparsity": cap}, **CALIBRATION}, [text], tokenizer=tokenizer)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_rounding_floor_prunes_a_little_less(tokenizer, text):
+    model = make_model("llama")
+    recipe = {"sparsity": 0.537, "trim": {"rounding": "floor"}, **CALIBRATION}
+    result = prune(model, recipe, [text], tokenizer=tokenizer)
+    linears = linears_of(model, "llama").values()
+    asked, rows = round(0.537 * sum(m.weight.numel() for m in linears)), sum(m.weight.shape[0] for m in linears)
+    assert asked - rows - LAYERS * 7 <= result.sparsity.pruned < asked
+    assert sum(zeros(m.weight) for m in linears) == result.sparsity.pruned
+
+
+def test_weights_that_were_zero_before_are_counted_apart():
+    model = make_model("llama")
+    linear = model.model.layers[0].mlp.up_proj
+    linear.weight.data[:, : 3 * linear.in_features // 4] = 0
+    result = prune(model, {"sparsity": 0.5, "score": "magnitude", "rows": "uniform"})
+    found = next(r for r in result.linears if r.name == "model.layers.0.mlp.up_proj")
+    assert found.prune_count == linear.weight.numel() // 2
+    assert found.kept_zeros == linear.weight.numel() // 4
+    assert result.sparsity.of_prunable == 0.5
+    assert all(r.kept_zeros == 0 for r in result.linears if r is not found)
+
+
+@pytest.mark.parametrize("family_name", ["llama", "gemma"], ids=["untied", "tied"])
+def test_the_three_figures_count_each_parameter_once(family_name):
+    model = make_model(family_name)
+    result = prune(model, {"sparsity": 0.5, "score": "magnitude", "rows": "uniform"})
+    sparsity, embedding = result.sparsity, 258 * 32
+    everything = sum(p.numel() for p in model.parameters())
+    assert sparsity.all_parameters == everything
+    assert sparsity.non_embedding_parameters == everything - embedding * (1 if family_name == "gemma" else 2)
+    assert sparsity.of_prunable == 0.5
+    assert sparsity.of_all == sparsity.pruned / everything
+    assert sparsity.of_prunable > sparsity.of_non_embedding > sparsity.of_all

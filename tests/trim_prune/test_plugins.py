@@ -1,0 +1,121 @@
+"""A score, a row budget, a layer budget and a solver of one's own, each in a few lines."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import linears_of, make_model, zeros
+
+import trim_prune
+from trim_kernels import pack_bits, uniform_counts
+from trim_prune import Importance, RowDecision, TrimPruneError, prune
+
+BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "rows": "uniform"}
+
+
+@pytest.fixture(autouse=True)
+def forget_plugins(monkeypatch):
+    """Entries registered by a test are gone after it."""
+    from trim_prune.budgets.layers import LAYER_BUDGETS
+    from trim_prune.budgets.rows import ROW_BUDGETS
+    from trim_prune.scores import SCORES
+    from trim_prune.solvers import SOLVERS
+
+    for registry in (SCORES, ROW_BUDGETS, LAYER_BUDGETS, SOLVERS):
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
+def test_a_score_with_a_value_for_every_weight():
+    @trim_prune.register_score("first-columns-go")
+    def by_column(weight, statistics):
+        return Importance(score=torch.arange(weight.shape[1]).float().expand_as(weight).contiguous())
+
+    model = make_model("llama")
+    prune(model, BASE | {"score": "first-columns-go"})
+    for linear in linears_of(model, "llama").values():
+        half = linear.in_features // 2
+        assert not linear.weight[:, :half].any()
+        assert linear.weight[:, half:].all()
+
+
+def test_a_score_gets_the_statistics_it_declares(tokenizer, text):
+    seen = []
+
+    @trim_prune.register_score("energy", needs=["column_energy", "search_inputs"])
+    def energy(weight, statistics):
+        seen.append((statistics.column_energy.shape[0], tuple(statistics.search_inputs.shape)))
+        return Importance(column_scale=statistics.column_energy.float())
+
+    prune(make_model("llama"), BASE | {"score": "energy"}, [text], tokenizer=tokenizer)
+    assert seen[0] == (32, (32, 4))
+
+
+def test_a_row_budget_of_ones_own():
+    @trim_prune.register_row_budget("top-first")
+    def top_first(request):
+        rows, columns = request.weight.shape
+        filled = torch.arange(1, rows + 1) * columns
+        counts = (request.prune_count - filled + columns).clamp(0, columns)
+        return RowDecision(counts.to(torch.int32), quality=0.5, baseline_quality=0.25)
+
+    model = make_model("llama")
+    result = prune(model, BASE | {"score": "magnitude", "rows": "top-first"})
+    for linear in linears_of(model, "llama").values():
+        assert not linear.weight[: linear.out_features // 2].any()
+    assert {linear.quality for linear in result.linears} == {0.5}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [lambda r: uniform_counts(*r.weight.shape, r.prune_count - 1), lambda r: torch.zeros(3, dtype=torch.int32)],
+    ids=["one weight short", "wrong shape"],
+)
+def test_a_row_budget_that_misses_its_total_is_refused_at_the_first_linear(counts):
+    trim_prune.register_row_budget("wrong")(lambda request: RowDecision(counts(request)))
+    with pytest.raises(TrimPruneError, match=r"'wrong' prunes \d+ weights in place of(.|\n)*block 0, .*q_proj"):
+        prune(make_model("llama"), BASE | {"score": "magnitude", "rows": "wrong"})
+
+
+def test_a_layer_budget_decides_per_linear():
+    @trim_prune.register_layer_budget("blocks-apart")
+    def blocks_apart(linears, sparsity):
+        return [sparsity - 0.2 if linear.block == 0 else sparsity + 0.2 for linear in linears]
+
+    model = make_model("llama")
+    result = prune(model, BASE | {"score": "magnitude", "layers": "blocks-apart"})
+    for linear in result.linears:
+        assert abs(linear.sparsity - (0.3 if linear.block == 0 else 0.7)) < 0.001
+    total = sum(m.weight.numel() for m in linears_of(model, "llama").values())
+    assert result.sparsity.pruned == round(0.5 * total)
+
+
+@pytest.mark.parametrize(("share", "message"), [(0.3, "not within rounding"), (1.4, "not a share from 0 to 1")])
+def test_a_layer_budget_that_misses_the_target_is_refused_before_any_work(share, message):
+    trim_prune.register_layer_budget("wrong")(lambda linears, sparsity: [share] * len(linears))
+    with pytest.raises(TrimPruneError, match=f"layer budget 'wrong' misses the target: .*{message}"):
+        prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
+
+
+def test_a_solver_may_change_the_survivors():
+    @trim_prune.register_solver("double")
+    def double(weight, prune_count, importance, statistics):
+        order = weight.abs().argsort(dim=1, stable=True)
+        kept = order.argsort(dim=1) >= prune_count[:, None]
+        weight.mul_(2 * kept)
+        return pack_bits(kept)
+
+    model, plain = make_model("llama"), make_model("llama")
+    prune(model, BASE | {"score": "magnitude", "solver": "double"})
+    prune(plain, BASE | {"score": "magnitude"})
+    for name, linear in linears_of(model, "llama").items():
+        assert torch.equal(linear.weight, 2 * plain.get_submodule(name).weight)
+        assert zeros(linear.weight) * 2 == linear.weight.numel()
+
+
+def test_a_plugin_that_raises_value_error_is_reported_with_the_linear():
+    @trim_prune.register_score("refuses")
+    def refuses(weight, statistics):
+        raise ValueError("no such luck")
+
+    with pytest.raises(TrimPruneError, match=r"no such luck(.|\n)*block 0, model\.layers\.0\.self_attn\.q_proj"):
+        prune(make_model("llama"), BASE | {"score": "refuses"})

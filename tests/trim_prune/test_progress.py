@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from trim_prune import Event
+from trim_prune.progress import Bars, Lines, progress_for
+
+BLOCK = {"seconds": 2.0, "baseline_quality": 0.5, "quality": 0.75}
+EVENTS = [
+    Event("start", {}, 0.0),
+    Event("phase", {"name": "prune"}, 10.0),
+    Event("calibration", {"batch": 1, "batches": 1}, 11.0),
+    Event("warning", {"message": "mind [the] gap"}, 11.0),
+    Event("linear", {"name": "up"}, 12.0),
+    Event("block", BLOCK | {"block": 0, "blocks": 3}, 14.0),
+    Event("block", {"block": 1, "blocks": 3, "seconds": 1.0, "baseline_quality": None, "quality": None}, 18.0),
+    Event("finish", {}, 20.0),
+]
+
+
+def terminal(width=160):
+    return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+
+
+def play(progress):
+    with progress:
+        for event in EVENTS:
+            progress(event)
+
+
+def test_without_a_terminal_there_is_a_plain_line_per_block(capsys):
+    play(progress_for(Console(file=io.StringIO(), force_terminal=False)))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "prune",
+        "warning: mind [the] gap",
+        "block 1/3  2.0 s  quality 0.5000 -> 0.7500  about 8 s left",
+        "block 2/3  1.0 s  about 4 s left",
+    ]
+
+
+def test_on_a_terminal_there_are_bars_for_calibration_and_blocks():
+    console = terminal()
+    play(progress_for(console))
+    shown = console.file.getvalue()
+    assert "capture" in shown
+    assert "blocks" in shown
+    assert "2/3" in shown
+    assert "quality 0.5000 -> 0.7500" in shown
+    assert "warning: mind [the] gap" in shown
+
+
+@pytest.mark.parametrize(("is_terminal", "kind"), [(True, Bars), (False, Lines)])
+def test_the_console_decides(is_terminal, kind):
+    assert isinstance(progress_for(Console(file=io.StringIO(), force_terminal=is_terminal)), kind)
+
+
+def test_bars_stop_when_the_run_fails():
+    console = terminal()
+    bars = Bars(console)
+
+    def fail():
+        with bars:
+            assert bars._progress.live.is_started
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not bars._progress.live.is_started

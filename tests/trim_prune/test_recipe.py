@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from trim_prune import Recipe, TrimOptions, TrimPruneError
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(content):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(content, encoding="utf-8")
+        return file
+
+    return write
+
+
+def test_a_yaml_file_gives_the_recipe(yaml_file):
+    file = yaml_file("sparsity: 0.7\nscore: magnitude\nseqlen: 128\ntrim:\n  iterations: 3\n  learning_rates: [0.1]\n")
+    recipe = Recipe.load(file)
+    assert recipe == Recipe(
+        sparsity=0.7, score="magnitude", seqlen=128, trim=TrimOptions(iterations=3, learning_rates=(0.1,))
+    )
+
+
+def test_a_dumped_recipe_builds_the_same_again():
+    recipe = Recipe(
+        sparsity=0.63, rows="uniform", recapture=True, trim=TrimOptions(layer_metric="snr", max_sparsity=0.9)
+    )
+    assert Recipe.build(recipe.model_dump()) == recipe
+    assert Recipe.build(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "sparsity is missing"),
+        ({"sparsity": 0.5, "smaples": 3}, "unknown key 'smaples' .did you mean 'samples'"),
+        ({"sparsity": 0.5, "xyzzy": 3}, "unknown key 'xyzzy' .known: sparsity, score"),
+        ({"sparsity": 0.5, "trim": {"iteration": 3}}, r"unknown key 'trim\.iteration' .did you mean 'iterations'"),
+        ({"sparsity": 1.5}, "sparsity: .*less than or equal to 1, got 1.5"),
+        ({"sparsity": -0.5}, "sparsity: .*greater than or equal to 0, got -0.5"),
+        ({"sparsity": float("nan")}, "sparsity: .*finite number, got nan"),
+        ({"sparsity": "half"}, "sparsity: .*number.*, got 'half'"),
+        ({"sparsity": 0.5, "samples": 0}, "samples: .*greater than or equal to 1, got 0"),
+        ({"sparsity": 0.5, "dtype": "int8"}, "dtype: .*'float16'.*got 'int8'"),
+        ({"sparsity": 0.5, "trim": {"learning_rates": [0.1, -0.1]}}, r"trim\.learning_rates\.1: .*got -0\.1"),
+        ({"sparsity": 0.5, "trim": {"layer_metric": "cosin"}}, r"trim\.layer_metric: .*'cosine'.*got 'cosin'"),
+        (
+            {"sparsity": 0.5, "score": "wnada"},
+            r"unknown score 'wnada'(.|\n)*magnitude, wanda(.|\n)*did you mean 'wanda'",
+        ),
+        ({"sparsity": 0.5, "rows": "trimm"}, r"unknown row budget 'trimm'(.|\n)*did you mean 'trim'"),
+        ({"sparsity": 0.5, "layers": "owl"}, r"unknown layer budget 'owl'(.|\n)*one of uniform"),
+        ({"sparsity": 0.5, "solver": "masc"}, r"unknown solver 'masc'(.|\n)*did you mean 'mask'"),
+        ({"sparsity": 0.5, 3: 4}, "unknown key '3'|Keys should be strings"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_a_wrong_value_is_explained(values, message):
+    with pytest.raises(TrimPruneError, match=message):
+        Recipe.build(values)
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(TrimPruneError, match=r"here: sparsity: .*; unknown key 'sed' \(did you mean 'seed'\?\)"):
+        Recipe.build({"sparsity": 2, "sed": 1}, where="here")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- sparsity\n", "the recipe is not a table"),
+        ("", "the recipe is not a table"),
+        ("sparsity: [0.5\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+        ("sparsty: 0.5\n", r"recipe\.yaml: .*unknown key 'sparsty' \(did you mean 'sparsity'"),
+    ],
+    ids=["list", "empty", "unclosed", "python object", "misspelt"],
+)
+def test_a_bad_file_is_refused_by_name(content, message, yaml_file):
+    with pytest.raises(TrimPruneError, match=message) as error:
+        Recipe.load(yaml_file(content))
+    assert "recipe.yaml" in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(TrimPruneError, match=r"cannot read the recipe: No such file(.|\n)*none\.yaml"):
+        Recipe.load(tmp_path / "none.yaml")
+
+
+def test_options_complete_the_file(yaml_file):
+    recipe = Recipe.load(yaml_file("sparsity: 0.7\ntrim: {iterations: 3}\n"), {"seed": 4, "sparsity": 0.7})
+    assert (recipe.seed, recipe.sparsity, recipe.trim.iterations) == (4, 0.7, 3)
+
+
+def test_an_option_that_contradicts_the_file_is_an_error(yaml_file):
+    with pytest.raises(
+        TrimPruneError, match=r"sparsity is given twice(.|\n)*0\.5 as an option, 0\.7 in .*recipe\.yaml"
+    ):
+        Recipe.load(yaml_file("sparsity: 0.7\n"), {"sparsity": 0.5})
+
+
+def test_a_recipe_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Recipe(sparsity=0.5).sparsity = 0.6
+
+
+@pytest.mark.parametrize(
+    ("score", "rows", "needs"),
+    [
+        ("magnitude", "uniform", set()),
+        ("magnitude", "trim", {"search_inputs"}),
+        ("wanda", "uniform", {"column_energy"}),
+        ("wanda", "trim", {"column_energy", "search_inputs"}),
+    ],
+)
+def test_needs_are_those_of_the_chosen_parts(score, rows, needs):
+    assert Recipe(sparsity=0.5, score=score, rows=rows).needs == needs
