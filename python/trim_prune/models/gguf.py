@@ -1,7 +1,11 @@
-"""What transformers makes of the tokenizer inside a GGUF file."""
+"""GGUF files: what transformers makes of the tokenizer inside, and not parsing them again and again."""
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,24 @@ SENTENCES = (
     "  two leading spaces,   three inside\nand\n\nnew lines\tand a tab",
     "def f(x):\n    return x ** 2  # 3.14159",
 )
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Share one parsed file among all who read it inside this context.
+
+    transformers parses a GGUF file for the configuration, for the weights and for the tokenizer; each time takes
+    seconds, most of them for the vocabulary.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader
+    parse = functools.cache(reader)
+    gguf.GGUFReader = lambda path: parse(os.path.realpath(path))  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader  # type: ignore[misc]
 
 
 def tokenizer_problems(tokenizer: Any, gguf: Path) -> list[str]:

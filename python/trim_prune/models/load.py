@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import TrimPruneError, nearest
-from .gguf import tokenizer_problems
+from .gguf import parsed_once, tokenizer_problems
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -109,13 +109,14 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     folder, file = str(source.gguf.parent), source.gguf.name
     compute = _compute_dtype(dtype) or torch.float32
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
-        tokenizer = (
-            AutoTokenizer.from_pretrained(folder, gguf_file=file)
-            if source.tokenizer is None
-            else AutoTokenizer.from_pretrained(source.tokenizer)
-        )
-        problems = tokenizer_problems(tokenizer, source.gguf)
+        with parsed_once():
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
+            tokenizer = (
+                AutoTokenizer.from_pretrained(folder, gguf_file=file)
+                if source.tokenizer is None
+                else AutoTokenizer.from_pretrained(source.tokenizer)
+            )
+            problems = tokenizer_problems(tokenizer, source.gguf)
     except Exception as error:
         raise _unreadable("GGUF file", error, source.gguf) from error
     # transformers marks the dequantised model as quantised and would refuse to save or reload it.
