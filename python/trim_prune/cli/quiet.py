@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 
 def quiet_libraries() -> None:
     """Only errors from transformers, and no bars but ours."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    # Read by tqdm when it is imported; the GGUF reader of transformers offers no other switch.
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    from transformers import modeling_gguf_pytorch_utils as gguf_reader
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # The bar over the tensors of a GGUF file asks neither of the two.
+    gguf_reader.tqdm = functools.partial(gguf_reader.tqdm, disable=True)  # type: ignore[attr-defined]

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.generic import ModelOutput
 
 from ..errors import TrimPruneError
 from .discover import Block
@@ -157,8 +156,9 @@ def _strip(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
 
 
 def _hidden(output: Any) -> Tensor:
-    indexable = isinstance(output, (tuple, list, ModelOutput))
-    hidden = output[0] if indexable and len(output) else output
+    # Not isinstance(ModelOutput): importing transformers takes a second, and --help does not need it.
+    entries = output.to_tuple() if hasattr(output, "to_tuple") else output
+    hidden = entries[0] if isinstance(entries, (tuple, list)) and entries else entries
     if not isinstance(hidden, Tensor):
         raise TrimPruneError("a block does not return its hidden states first", got=type(output).__name__)
     return hidden
