@@ -15,6 +15,9 @@ import torch
 import trim_kernels
 from trim_kernels import native
 
+PAUSE = 0.01
+BURST = 0.05
+
 
 def seconds(call: Callable[[], object], device: str) -> float:
     """Wall time of one call, the device's work included."""
@@ -28,17 +31,22 @@ def seconds(call: Callable[[], object], device: str) -> float:
 
 
 def medians(calls: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, float]:
-    """Median seconds of each call. One warm-up each, then rounds in which all take turns, as long as the budget lasts.
+    """Median seconds of each call, warm. All take turns in bursts, as long as the budget lasts.
 
-    Taking turns lets whatever else the machine does fall on all of them alike.
+    Turns, so that whatever else the machine does falls on all alike. Bursts after a pause, and without their first
+    call, so that each is measured as its own neighbour: OpenMP workers of a torch call spin for milliseconds after it
+    and would take a core from whatever comes next.
     """
-    for call in calls.values():
-        call()
+    length = {name: seconds(call, device) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
     while not times[next(iter(calls))] or time.perf_counter() - start < budget:
         for name, call in calls.items():
-            times[name].append(seconds(call, device))
+            time.sleep(PAUSE)
+            if length[name] < BURST:
+                call()
+            repeats = max(1, int(BURST / length[name]))
+            times[name] += [seconds(call, device) for _ in range(repeats)]
     return {name: statistics.median(values) for name, values in times.items()}
 
 

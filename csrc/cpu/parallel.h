@@ -50,9 +50,9 @@ class Team {
   Work work_ = nullptr;
   const void* job_ = nullptr;
   RowQueue* queue_ = nullptr;
-  int64_t round_ = 0;
-  size_t busy_ = 0;
-  bool over_ = false;
+  std::atomic<int64_t> round_{0};
+  std::atomic<size_t> busy_{0};
+  std::atomic<bool> over_{false};
   std::vector<std::thread> helpers_;
 };
 

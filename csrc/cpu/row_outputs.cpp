@@ -18,7 +18,7 @@ constexpr int32_t kNowhere = -1;
 template <class Column>
 class Outputs final : public RowOutputs {
  public:
-  Outputs(const tk_scored& scored, const PackedInputs& inputs, int threads)
+  Outputs(const tk_scored& scored, const TiledInputs& inputs, int threads)
       : scored_(scored),
         inputs_(inputs),
         team_(Team::size_for(scored.rows, kRows, threads)),
@@ -61,7 +61,7 @@ class Outputs final : public RowOutputs {
   void recall(int64_t row, bool is_first) const;
 
   const tk_scored& scored_;
-  const PackedInputs& inputs_;
+  const TiledInputs& inputs_;
   Team team_;
   Buffer<Column> column_;  // [rows, columns], each row in pruning order
   Buffer<float> weight_;   // the weights of these columns
@@ -152,13 +152,14 @@ void Outputs<Column>::add(int64_t row, int64_t from, int64_t to, float sign) con
   const Column* column = column_ + row * scored_.columns;
   const float* weight = weight_ + row * scored_.columns;
   constexpr int kVecs = kTile / kLanes;
+  const int64_t stride = inputs_.column_stride();
   for (int64_t tile = 0; tile < inputs_.tiles(); ++tile) {
     const float* inputs = inputs_.tile(tile);
     float* out = kept(row) + tile * kTile;
     Vec sums[kVecs];
     std::memcpy(sums, out, sizeof sums);
     for (int64_t i = from; i < to; ++i) {
-      const Vec* x = reinterpret_cast<const Vec*>(inputs + int64_t(column[i]) * kTile);
+      const Vec* x = reinterpret_cast<const Vec*>(inputs + column[i] * stride);
       const float w = sign * weight[i];
       for (int v = 0; v < kVecs; ++v) sums[v] += w * x[v];
     }
@@ -214,13 +215,13 @@ namespace TRIM_ISA {
 int with_row_outputs(const tk_scored* scored, const float* inputs, int64_t tokens, int threads, Search search,
                      void* state) {
   if (!all_finite(inputs, scored->columns * tokens)) return TK_BAD_VALUE;
-  const PackedInputs packed(inputs, scored->columns, tokens);
+  const TiledInputs tiled(inputs, scored->columns, tokens);
   const auto run = [&](auto&& outputs) {
     const int status = outputs.prepare();
     return status == TK_OK ? search(state, outputs) : status;
   };
-  if (scored->columns <= 65536) return run(Outputs<uint16_t>(*scored, packed, threads));
-  return run(Outputs<uint32_t>(*scored, packed, threads));
+  if (scored->columns <= 65536) return run(Outputs<uint16_t>(*scored, tiled, threads));
+  return run(Outputs<uint32_t>(*scored, tiled, threads));
 }
 
 }  // namespace TRIM_ISA

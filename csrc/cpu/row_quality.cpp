@@ -10,7 +10,7 @@ constexpr int kPairs = kRows / 2;
 struct Job {
   const tk_scored& scored;
   const int32_t* prune_count;
-  const PackedInputs& inputs;
+  const TiledInputs& inputs;
   int64_t tokens;
   double* statistics;
 };
@@ -72,8 +72,8 @@ namespace TRIM_ISA {
 int row_quality(const tk_scored* scored, const int32_t* prune_count, const float* inputs, int64_t tokens,
                 double* statistics, int threads) {
   if (!all_finite(inputs, scored->columns * tokens)) return TK_BAD_VALUE;
-  const PackedInputs packed(inputs, scored->columns, tokens);
-  const Job job{*scored, prune_count, packed, tokens, statistics};
+  const TiledInputs tiled(inputs, scored->columns, tokens);
+  const Job job{*scored, prune_count, tiled, tokens, statistics};
   return on_threads(scored->rows, kPairs, threads, work, &job);
 }
 
