@@ -57,6 +57,8 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
 ) -> None:
     """Run the microbenchmarks."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter(f"{device!r}: torch finds no GPU on this machine", param_hint="--device")
     console = Console(width=150)
     limits = Limits(device)
     figures: list[Figure] = []

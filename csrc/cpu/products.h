@@ -1,4 +1,4 @@
-// Products of a few weight rows with all inputs: the part that row_quality and quality_curves share.
+// Products of a few weight rows with all inputs: the part that row_quality and allocate_rows share.
 #pragma once
 #include "row_keys.h"
 #include "vector.h"
@@ -6,10 +6,9 @@
 namespace trim {
 namespace {
 
-constexpr int kTile = 8 * kLanes;  // tokens whose running sums stay in registers in quality_curves
+constexpr int kTile = 8 * kLanes;  // tokens whose running sums stay in registers
 constexpr int kRows = 8;           // weight rows multiplied at once
 constexpr int64_t kBlock = 256;    // columns summed before the sum joins the result: shorter sums round less
-
 constexpr int64_t kDense = 256;    // tokens up to which a tile of the inputs as they come uses the caches well enough
 
 // Inputs [columns, tokens] as tiles of kTile tokens, the last one padded with zeros, so that every access is aligned and

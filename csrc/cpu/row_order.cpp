@@ -20,9 +20,7 @@ int row_order(const tk_scored* scored, int32_t* order, int threads) {
         for (int64_t begin, end; queue.take(&begin, &end);) {
           for (int64_t row = begin; row < end; ++row) {
             if (!row_keys(*job.scored, row, keys)) return queue.fail(TK_BAD_VALUE);
-            const uint64_t* sorted = sort(keys);
-            int32_t* out = job.order + row * columns;
-            for (int64_t j = 0; j < columns; ++j) out[j] = static_cast<int32_t>(sorted[j]);
+            sort(keys, job.order + row * columns);
           }
         }
       },

@@ -53,7 +53,7 @@ class Outputs final : public RowOutputs {
   const float* dense(int64_t row) const { return dense_ + row * inputs_.padded_tokens(); }
   float* kept(int64_t row) const { return kept_ + row * inputs_.padded_tokens(); }
 
-  void sort_row(int64_t row, const uint64_t* sorted, float* weights) const;
+  void load_row(int64_t row, float* weights) const;
   void move(int64_t row, int32_t count) const;
   void add(int64_t row, int64_t from, int64_t to, float sign) const;
   void measure_dense(int64_t row) const;
@@ -84,7 +84,8 @@ void Outputs<Column>::prepare_rows(const void* self, RowQueue& queue) {
   for (int64_t begin, end; queue.take(&begin, &end);) {
     for (int64_t row = begin; row < end; ++row) {
       if (!row_keys(scored, row, keys)) return queue.fail(TK_BAD_VALUE);
-      outputs.sort_row(row, sort(keys), weights + (row - begin));
+      sort(keys, outputs.column_ + row * columns);
+      outputs.load_row(row, weights + (row - begin));
       outputs.position_[row] = kNowhere;
     }
     multiply_rows(weights, columns, outputs.inputs_, products);
@@ -93,19 +94,17 @@ void Outputs<Column>::prepare_rows(const void* self, RowQueue& queue) {
   }
 }
 
-// Keeps a row's columns and weights in pruning order, and its weights in column order for multiply_rows.
+// Keeps a row's weights in pruning order, and copies them in column order for multiply_rows.
 template <class Column>
-void Outputs<Column>::sort_row(int64_t row, const uint64_t* sorted, float* weights) const {
+void Outputs<Column>::load_row(int64_t row, float* weights) const {
   const int64_t columns = scored_.columns;
-  Column* column = column_ + row * columns;
+  const Column* column = column_ + row * columns;
   float* in_order = weight_ + row * columns;
   with_dtype(scored_, [&](auto dtype) {
     using Dtype = decltype(dtype);
     const auto* weight = weight_row<Dtype>(scored_, row);
     for (int64_t i = 0; i < columns; ++i) {
-      const auto j = static_cast<uint32_t>(sorted[i]);
-      column[i] = static_cast<Column>(j);
-      in_order[i] = Dtype::widen(weight[j]);
+      in_order[i] = Dtype::widen(weight[column[i]]);
       weights[i * kRows] = Dtype::widen(weight[i]);
     }
   });
