@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 BUILD = ROOT / "build" / "native"
+CSRC = Path("..", "..", "csrc")  # from BUILD: ninja would split an absolute path at its spaces
 LIBRARY = f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp-contract=fast", "-pthread"]
-INCLUDES = [f"-I{ROOT / 'csrc' / folder}" for folder in ("include", "common", "cpu")]
+INCLUDES = [f"-I{CSRC / folder}" for folder in ("include", "common", "cpu")]
 # The standard library's templates ignore -fvisibility=hidden.
-EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={ROOT / 'csrc' / 'cpu' / 'exports.map'}"]
+EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={CSRC / 'cpu' / 'exports.map'}"]
 ONCE = ["dispatch", "parallel", "row_metrics", "row_rounding", "row_search"]
 PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "row_outputs"]
 X86_INSTRUCTION_SETS = {
@@ -35,9 +37,13 @@ X86_INSTRUCTION_SETS = {
 
 
 def compiler() -> str | None:
-    """The C++ compiler: $CXX, or the first of the usual names."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    return next((path for path in map(shutil.which, names) if path), None)
+    """The command of the C++ compiler: $CXX (with its arguments), or the first of the usual names that is there."""
+    chosen = os.environ.get("CXX")
+    if chosen == "none":
+        return None
+    if chosen and not shutil.which(shlex.split(chosen)[0]):
+        raise SystemExit(f"trim-kernels: no compiler at CXX={chosen}; correct it, or CXX=none for no native kernels")
+    return chosen or next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
 def ninja_file(cxx: str) -> str:
@@ -60,7 +66,7 @@ def ninja_file(cxx: str) -> str:
     ]
     for output, source, options in objects:
         lines += [
-            f"build {output}.o: compile {ROOT / 'csrc' / 'cpu' / source}.cpp",
+            f"build {output}.o: compile {CSRC / 'cpu' / source}.cpp",
             f"  options = {' '.join(options)}",
         ]
     lines.append(f"build {LIBRARY}: link {' '.join(f'{output}.o' for output, _, _ in objects)}")

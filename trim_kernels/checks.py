@@ -6,6 +6,9 @@ Only facts that need no data are checked here, so that the public functions stay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -55,6 +58,16 @@ def check_inputs(weight: Tensor, inputs: Tensor) -> None:
             f"inputs: expected a float32, bfloat16 or float16 matrix [{weight.shape[1]}, N] with N >= 1 "
             f"on {weight.device}, got {describe(inputs)}"
         )
+
+
+def check_call(call: Mapping[str, Any]) -> None:
+    """Check the arguments of an operator, by name: what the kernels read must be as large as they think it is."""
+    check_weight(call["weight"])
+    check_scoring(call["weight"], call["column_scale"], call["score"])
+    if "prune_count" in call:
+        as_prune_count(call["weight"], call["prune_count"])
+    if "inputs" in call:
+        check_inputs(call["weight"], call["inputs"])
 
 
 def as_prune_count(weight: Tensor, prune_count: int | Tensor) -> Tensor:

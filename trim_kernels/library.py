@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trim_kernels import backends
+from trim_kernels.checks import check_call
 
 _SCORED = "Tensor weight, Tensor prune_count, Tensor? column_scale, Tensor? score"
 _SCHEMAS = {
@@ -87,6 +88,7 @@ def _kernel(op: str, names: list[str]) -> Callable[..., object]:
     def run(*args: object) -> object:
         call = dict(zip(names, args, strict=True))
         backend = str(call.pop("backend"))
+        check_call(call)
         with torch.no_grad():
             return backends.implementation(op, backend, call)(**call)
 

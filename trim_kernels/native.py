@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trim_kernels.scoring import require_finite, require_finite_tensor, require_not_negative
+from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_not_negative
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_BAD_VALUE, _OUT_OF_MEMORY = 1, 2
+_ABI = 1
+"""TK_ABI of trim_kernels.h."""
+_BAD_VALUE, _OUT_OF_MEMORY, _OVERFLOW = 1, 2, 4
 
 
 _POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
@@ -73,6 +75,8 @@ def _load() -> ctypes.CDLL | str:
         library = ctypes.CDLL(str(LIBRARY))
     except OSError as error:
         return f"{LIBRARY} does not load: {error}"
+    if not hasattr(library, "tk_abi") or library.tk_abi() != _ABI:
+        return f"{LIBRARY} was built from other sources than this package; reinstall it"
     for name, middle in _SIGNATURES.items():
         getattr(library, f"tk_{name}").argtypes = (ctypes.POINTER(_Scored), *middle, _INT)
     library.tk_instruction_set.restype = ctypes.c_char_p
@@ -142,6 +146,8 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
         for argument in arguments:
             if isinstance(argument, Tensor) and argument.is_floating_point():
                 require_finite_tensor("inputs", argument)
+    if status == _OVERFLOW:
+        raise ValueError(OVERFLOW)
     if status == _OUT_OF_MEMORY:
         raise MemoryError(f"{function}: no scratch memory for rows of {weight.shape[1]} columns")
     if status != 0:

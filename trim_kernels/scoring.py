@@ -14,6 +14,8 @@ from torch import Tensor
 KEY_MAX = 2**31 - 1
 """Key of the threshold of a row that loses every weight; no score has it."""
 
+OVERFLOW = "weight, inputs: expected outputs within float32, got an overflow; scale one of them down"
+
 
 def scores(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
     """Scores as float32 [R, C]. This is the definition; the kernels compute the same bits without storing them."""
@@ -37,6 +39,12 @@ def require_finite_tensor(name: str, tensor: Tensor) -> None:
     finite = torch.isfinite(tensor)
     if not bool(finite.all()):
         raise ValueError(_first_offender(name, tensor, ~finite, "finite values"))
+
+
+def require_no_overflow(*outputs: Tensor) -> None:
+    """Raise ValueError where a product of finite weights and inputs is beyond float32."""
+    if not all(bool(torch.isfinite(output).all()) for output in outputs):
+        raise ValueError(OVERFLOW)
 
 
 def require_not_negative(name: str, tensor: Tensor) -> None:

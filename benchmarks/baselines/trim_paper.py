@@ -71,9 +71,9 @@ def keep_mask(order: Tensor, shares: Tensor) -> Tensor:
     """True = kept; row i loses the first trunc(C * share) columns of its order."""
     rows, columns = order.shape
     lost = (columns * shares).long()
-    position = torch.arange(columns).expand(rows, columns)
-    row = torch.arange(rows).unsqueeze(1).expand(rows, columns)
-    mask = torch.ones(rows, columns, dtype=torch.bool)
+    position = torch.arange(columns, device=order.device).expand(rows, columns)
+    row = torch.arange(rows, device=order.device).unsqueeze(1).expand(rows, columns)
+    mask = torch.ones(rows, columns, dtype=torch.bool, device=order.device)
     mask[row, order] = position >= lost.unsqueeze(1)
     return mask
 
@@ -104,7 +104,7 @@ def trim_paper(
         shares = shares.clamp(0, MAX_SPARSITY)
         return shares - shares.mean() + sparsity
 
-    uniform = torch.ones(weight.shape[0]) * sparsity
+    uniform = torch.ones(weight.shape[0], device=weight.device) * sparsity
     baseline, uniform_rows = evaluate(uniform)
     best, best_shares, best_rate, best_iteration = baseline, uniform, None, 0
     for rates in (learning_rates, negative_learning_rates):

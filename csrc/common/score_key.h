@@ -40,10 +40,11 @@ struct BFloat16 {
 
 struct Float16 {
   using Storage = uint16_t;
-  // The exponent moves from bias 15 to bias 127 by an exact product, which also normalises subnormal numbers.
+  // No float32 operation meets a subnormal number: a process may have told the processor to take those for zero.
   static float widen(Storage raw) {
-    const float magnitude = float_of(uint32_t(raw & 0x7fffu) << 13) * 0x1p112f;
-    return float_of(bits_of(magnitude) | uint32_t(raw & 0x8000u) << 16);
+    const uint32_t normal = (uint32_t(raw & 0x7fffu) << 13) + (112u << 23);  // the exponent's bias goes from 15 to 127
+    const uint32_t subnormal = bits_of(static_cast<float>(static_cast<int32_t>(raw & 0x3ffu)) * 0x1p-24f);
+    return float_of((raw & 0x7c00u ? normal : subnormal) | uint32_t(raw & 0x8000u) << 16);
   }
   static bool is_finite(Storage raw) { return (raw & 0x7c00u) != 0x7c00u; }
 };

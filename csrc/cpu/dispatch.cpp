@@ -46,6 +46,8 @@ int guarded(Call call) {
     return call();
   } catch (const std::bad_alloc&) {
     return TK_OUT_OF_MEMORY;
+  } catch (...) {
+    return TK_FAILED;
   }
 }
 
@@ -83,6 +85,8 @@ TRIM_EXPORT int tk_allocate_rows(const tk_scored* scored, const float* inputs, i
     return active()->with_row_outputs(scored, inputs, tokens, threads, trim::search_rows, &search);
   });
 }
+
+TRIM_EXPORT int tk_abi(void) { return TK_ABI; }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }
 

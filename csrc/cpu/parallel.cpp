@@ -13,6 +13,8 @@ void guarded(Work work, const void* job, RowQueue& queue) {
     work(job, queue);
   } catch (const std::bad_alloc&) {
     queue.fail(TK_OUT_OF_MEMORY);
+  } catch (...) {
+    queue.fail(TK_FAILED);
   }
 }
 

@@ -9,7 +9,7 @@ namespace {
 constexpr int kTile = 8 * kLanes;  // tokens whose running sums stay in registers
 constexpr int kRows = 8;           // weight rows multiplied at once
 constexpr int64_t kBlock = 256;    // columns summed before the sum joins the result: shorter sums round less
-constexpr int64_t kDense = 256;    // tokens up to which a tile of the inputs as they come uses the caches well enough
+constexpr int64_t kInPlace = 256;  // tokens up to which tiles of the inputs as they come use the caches well enough
 
 // Inputs [columns, tokens] as tiles of kTile tokens, the last one padded with zeros, so that every access is aligned and
 // whole and a tile's columns lie close together. Where the inputs are so already, they are not copied.
@@ -17,7 +17,7 @@ class TiledInputs {
  public:
   TiledInputs(const float* inputs, int64_t columns, int64_t tokens)
       : tiles_((tokens + kTile - 1) / kTile),
-        in_place_(tokens <= kDense && tokens % kTile == 0 &&
+        in_place_(tokens <= kInPlace && tokens % kTile == 0 &&
                   reinterpret_cast<uintptr_t>(inputs) % alignof(Vec) == 0),
         tile_stride_(in_place_ ? kTile : columns * kTile),
         column_stride_(in_place_ ? tokens : kTile),

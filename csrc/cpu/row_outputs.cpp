@@ -14,6 +14,9 @@ namespace {
 
 constexpr int32_t kNowhere = -1;
 
+// False for infinity and for NaN. Not the library's: this file must not emit code that others could be linked to.
+inline bool is_finite(double value) { return value - value == 0; }
+
 // Column: uint16_t where it suffices, as the table of columns is what limits the size of a matrix.
 template <class Column>
 class Outputs final : public RowOutputs {
@@ -90,7 +93,10 @@ void Outputs<Column>::prepare_rows(const void* self, RowQueue& queue) {
     }
     multiply_rows(weights, columns, outputs.inputs_, products);
     std::memcpy(outputs.dense_ + begin * width, products, sizeof(float) * static_cast<size_t>((end - begin) * width));
-    for (int64_t row = begin; row < end; ++row) outputs.measure_dense(row);
+    for (int64_t row = begin; row < end; ++row) {
+      outputs.measure_dense(row);
+      if (!is_finite(outputs.statistics.dense_sq[row])) return queue.fail(TK_OVERFLOW);
+    }
   }
 }
 
@@ -119,6 +125,7 @@ void Outputs<Column>::move_rows(const void* self, RowQueue& queue) {
       if (here == outputs.target_[row]) continue;
       outputs.move(row, outputs.target_[row]);
       outputs.measure(row);
+      if (!is_finite(outputs.statistics.dropped_sq[row])) return queue.fail(TK_OVERFLOW);
       outputs.recall(row, here == kNowhere);
     }
   }

@@ -27,7 +27,8 @@ void split_row(const tk_scored& scored, int64_t row, const uint32_t* keys, Thres
   }
 }
 
-void write_statistics(const Job& job, int64_t row, const float* dense, const float* dropped) {
+// False if an output is beyond float32.
+bool write_statistics(const Job& job, int64_t row, const float* dense, const float* dropped) {
   double dense_sq = 0, dropped_sq = 0, cross = 0, peak = 0;
   for (int64_t t = 0; t < job.tokens; ++t) {
     const double y = dense[t], e = dropped[t];
@@ -38,6 +39,7 @@ void write_statistics(const Job& job, int64_t row, const float* dense, const flo
   }
   const double values[4] = {dense_sq, dropped_sq, cross, peak};
   for (int i = 0; i < 4; ++i) job.statistics[i * job.scored.rows + row] = values[i];
+  return dense_sq - dense_sq == 0 && dropped_sq - dropped_sq == 0;
 }
 
 void work(const void* context, RowQueue& queue) {
@@ -60,7 +62,7 @@ void work(const void* context, RowQueue& queue) {
     multiply_rows(weights, scored.columns, job.inputs, outputs);
     for (int64_t row = begin; row < end; ++row) {
       const float* dense = outputs + (row - begin) * stride;
-      write_statistics(job, row, dense, dense + kPairs * stride);
+      if (!write_statistics(job, row, dense, dense + kPairs * stride)) return queue.fail(TK_OVERFLOW);
     }
   }
 }

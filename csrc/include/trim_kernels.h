@@ -10,6 +10,9 @@
 extern "C" {
 #endif
 
+// Raised with every change of a function or a struct below; callers compare it with tk_abi().
+#define TK_ABI 1
+
 enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
 enum tk_status {
@@ -17,6 +20,8 @@ enum tk_status {
   TK_BAD_VALUE = 1,      // NaN or infinity in weight, score or inputs, or a negative score; outputs are unspecified
   TK_OUT_OF_MEMORY = 2,  // scratch memory or threads could not be had
   TK_UNSUPPORTED = 3,    // this processor has no such instruction set
+  TK_OVERFLOW = 4,       // an output, or a part of one, is beyond float32
+  TK_FAILED = 5,         // anything else; a bug
 };
 
 typedef enum { TK_ROW_COSINE = 0, TK_ROW_MSE = 1, TK_ROW_PSNR = 2 } tk_row_metric;
@@ -74,6 +79,9 @@ typedef struct {
 // after i steps, NaN where nothing was tried. rows >= 1.
 int tk_allocate_rows(const tk_scored*, const float* inputs, int64_t tokens, const tk_search*, int32_t* prune_count,
                      double* trace, int threads);
+
+// The TK_ABI that this binary was compiled with.
+int tk_abi(void);
 
 // The instruction set in use: "avx512", "avx2" or "baseline".
 const char* tk_instruction_set(void);

@@ -211,7 +211,7 @@ WRONG_OPTIONS = {
     "layer_metric": ({"layer_metric": "ssim"}, "layer_metric: expected one of cosine, .*, got 'ssim'"),
     "row_metric": ({"row_metric": "snr"}, "row_metric: expected one of cosine, mse, psnr, got 'snr'"),
     "rounding": ({"rounding": "up"}, "rounding: expected one of exact, floor, got 'up'"),
-    "iterations": ({"iterations": -1}, "iterations: expected 0 or more, got -1"),
+    "iterations": ({"iterations": -1}, "iterations: expected a whole number, 0 or more, got -1"),
     "max_sparsity": ({"max_sparsity": 1.1}, "max_sparsity: expected a share from 0 to 1, got 1.1"),
     "learning rate 0": ({"learning_rates": (0.1, 0)}, r"learning_rates: expected numbers > 0, got \(0.1, 0\)"),
     "infinite rate": ({"learning_rates": (inf,)}, r"learning_rates: expected numbers > 0, got \(inf,\)"),

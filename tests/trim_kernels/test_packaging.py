@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def test_the_library_exports_exactly_its_header():
 
 def build_wheel(folder: Path, **environment: str) -> Path:
     """A wheel of a copy of the repository, built without network."""
-    source = folder / "source"
+    # A space, as in many people's paths: ninja and shells split at it.
+    source = folder / "the source"
     shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder],
@@ -94,3 +96,32 @@ def test_a_wheel_built_with_a_compiler_holds_the_library_and_names_its_platform(
     assert location == str(tmp_path / "unpacked" / "trim_kernels" / "__init__.py")
     assert instruction_set in {"avx512", "avx2", "baseline"}
     assert mask == "[[True, False, True]]"
+
+
+def test_a_compiler_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        build_wheel(tmp_path, CXX="g+++")
+    assert b"no compiler at CXX=g+++" in failed.value.stdout + failed.value.stderr
+
+
+def test_a_source_distribution_holds_the_sources(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    csrc = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    assert csrc | {"LICENSE", "setup.py", "pyproject.toml", "python/trim_prune/api.py"} <= names
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
+@pytest.mark.parametrize("instruction_set", ["avx2", "avx512"])
+def test_no_code_for_one_instruction_set_can_serve_another(instruction_set):
+    """The linker keeps one copy of weak code; it must not be one that needs AVX."""
+    objects = list((ROOT / "build" / "native").glob(f"*.{instruction_set}.o"))
+    if not objects:
+        pytest.skip("no object files of an x86 build here")
+    listing = subprocess.run(["nm", *objects], capture_output=True, text=True, check=True).stdout
+    assert not re.findall(r"^[0-9a-f]+ [Wu] \S+", listing, re.MULTILINE)

@@ -49,3 +49,13 @@ def test_a_parameter_that_requires_grad_is_pruned_in_place(backend):
     assert (weight == 0).sum().item() == 15
     assert weight.is_leaf
     assert weight.requires_grad
+
+
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+def test_scores_may_be_views_of_the_weight(layout, backend):
+    weight = testing.nasty_matrix("17x129", torch.float32, layout).abs_()
+    expected = prune_rows_(weight.clone(), 60, column_scale=weight[0].clone(), backend="reference")
+    assert torch.equal(prune_rows_(weight, 60, column_scale=weight[0], backend=backend), expected)
+    weight = testing.nasty_matrix("17x129", torch.float32, layout).abs_()
+    expected = prune_rows_(weight.clone(), 60, score=weight.flip(0), backend="reference")
+    assert torch.equal(prune_rows_(weight, 60, score=weight.flip(0), backend=backend), expected)

@@ -10,7 +10,7 @@ from torch import Tensor
 from trim_kernels.ops.allocate_rows import metrics
 from trim_kernels.ops.allocate_rows.rounding import ROUNDINGS
 from trim_kernels.ops.allocate_rows.search import search_rows
-from trim_kernels.scoring import require_finite, require_finite_tensor, scores
+from trim_kernels.scoring import require_finite, require_finite_tensor, require_no_overflow, scores
 
 
 def refusal(call: Mapping[str, object]) -> None:
@@ -39,9 +39,11 @@ def allocate_rows(
     rank = torch.empty_like(order).scatter_(1, order, position)
     dense_weight, tokens = weight.to(torch.float32), inputs.to(torch.float32)
     dense = (dense_weight @ tokens).to(torch.float64)
+    require_no_overflow(dense)
 
     def evaluate(counts: Tensor) -> tuple[float, Tensor]:
         pruned = (dense_weight.masked_fill(rank < counts.unsqueeze(1), 0) @ tokens).to(torch.float64)
+        require_no_overflow(pruned)
         quality = metrics.quality_of_outputs(dense, pruned)
         layer = metrics.layer_quality_of_outputs(layer_metric, dense, pruned, quality)
         return layer, metrics.ROW_METRICS[row_metric](quality)

@@ -24,7 +24,7 @@ def row_cap(columns: int, max_sparsity: float) -> int:
     return math.floor(max_sparsity * columns + 1e-9)
 
 
-def uniform_counts(rows: int, columns: int, total: int) -> Tensor:
+def uniform_counts(rows: int, columns: int, total: int, device: torch.device | str | None = None) -> Tensor:
     """Prune counts as even as possible: int32 [rows], summing to ``total``; the first rows take the remainder.
 
     Raises:
@@ -35,7 +35,7 @@ def uniform_counts(rows: int, columns: int, total: int) -> Tensor:
             f"total: expected a count from 0 to {rows * columns} ({rows} x {columns} weights), got {total}"
         )
     base, remainder = divmod(total, max(1, rows))
-    counts = torch.full((rows,), base, dtype=torch.int32)
+    counts = torch.full((rows,), base, dtype=torch.int32, device=device)
     counts[:remainder] += 1
     return counts
 

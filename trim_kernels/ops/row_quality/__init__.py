@@ -100,7 +100,7 @@ def row_quality(
         inputs: [C, N], one column a token, float32 (or bfloat16 or float16, taken as float32), finite.
 
     Raises:
-        ValueError: as :func:`trim_kernels.row_threshold`, and for ``inputs`` alike.
+        ValueError: as :func:`trim_kernels.row_threshold`, and for ``inputs`` alike; outputs beyond float32.
     """
     check_weight(weight)
     check_scoring(weight, column_scale, score)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trim_kernels.ops.row_mask.reference import row_mask
-from trim_kernels.scoring import require_finite_tensor
+from trim_kernels.scoring import require_finite_tensor, require_no_overflow
 
 
 def refusal(call: Mapping[str, object]) -> None:
@@ -24,6 +24,7 @@ def row_quality(
     tokens = inputs.to(torch.float32)
     output = (dense @ tokens).to(torch.float64)
     dropped = (dense.masked_fill(mask, 0) @ tokens).to(torch.float64)
+    require_no_overflow(output, dropped)
     return (
         output.square().sum(dim=1),
         dropped.square().sum(dim=1),

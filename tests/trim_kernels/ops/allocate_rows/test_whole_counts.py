@@ -74,3 +74,7 @@ def test_the_cap_is_not_lost_to_the_last_bit_of_a_product(columns, max_sparsity,
 def test_the_total_is_rounded_to_the_nearest_weight():
     assert total_count(3, 7, 0.5) == 10
     assert total_count(96, 160, 0.7) == 10752
+
+
+def test_uniform_counts_come_on_the_asked_device():
+    assert uniform_counts(3, 4, 5, device="meta").device.type == "meta"
