@@ -9,14 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from .calibration.text import TextSource, open_text
+from .calibration.text import TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
 from .engine import Plan, make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
 from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, load_model
-from .models.save import check_output, output_folder, verify, write_errors, write_masks, write_model
+from .models.save import verify, write_masks, write_model
+from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .recipe import Recipe
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
@@ -46,15 +47,19 @@ def prune(
     object if there is text to tokenise or a folder to write. out: folder to write; with a model given by name it
     is required, as the pruned model would be lost. on_event: called with each :class:`Event`.
 
-    Raises :class:`TrimPruneError` for anything wrong with what it was given.
+    Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
+    found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
+    interrupted later (Ctrl-C, out of memory) leaves it partly pruned: some blocks are, the others are not.
     """
+    inputs = _input_files(model, recipe, text, gguf)
     recipe = _as_recipe(recipe)
     choose_device(recipe.device)
     timings, events = Timings(), Events(*([on_event] if on_event else []))
     if recipe.needs and text is None:
         raise TrimPruneError(f"score {recipe.score!r} and rows {recipe.rows!r} need calibration text")
     if out is not None:
-        check_output(Path(out), overwrite, None if isinstance(model, nn.Module) else Path(model).expanduser())
+        protect_inputs(Path(out), inputs)
+        check_output(Path(out), overwrite)
     elif not isinstance(model, nn.Module):
         raise TrimPruneError("nowhere to write the pruned model", fix="give an output folder (out, --out)")
     with ExitStack() as stack:
@@ -105,6 +110,26 @@ def _as_recipe(recipe: Recipe | dict[str, Any] | str | Path) -> Recipe:
     return Recipe.build(recipe) if isinstance(recipe, dict) else Recipe.load(recipe)
 
 
+def _input_files(
+    model: str | Path | nn.Module,
+    recipe: Recipe | dict[str, Any] | str | Path,
+    text: TextSource | None,
+    gguf: str | Path | None,
+) -> dict[str, Path]:
+    """The local files that a run reads; a hub id or a dataset's name is none."""
+    inputs = {}
+    if isinstance(model, (str, Path)):
+        inputs["model"] = Path(model).expanduser()
+        if gguf is not None:
+            inside = inputs["model"] / gguf
+            inputs["GGUF file"] = inside if inside.is_file() else Path(gguf).expanduser()
+    if isinstance(text, (str, Path)) and is_file(Path(text)):
+        inputs["text"] = Path(text)
+    if isinstance(recipe, (str, Path)):
+        inputs["recipe"] = Path(recipe)
+    return inputs
+
+
 def _load(
     model: str | Path | nn.Module,
     tokenizer: Any,
@@ -113,7 +138,9 @@ def _load(
     trust_remote_code: bool,
 ) -> LoadedModel:
     if not isinstance(model, nn.Module):
-        loaded = load_model(model, gguf=gguf, dtype=recipe.dtype, trust_remote_code=trust_remote_code)
+        loaded = load_model(
+            model, gguf=gguf, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code
+        )
         return loaded if tokenizer is None else replace(loaded, tokenizer=tokenizer)
     if recipe.dtype != "auto":
         raise TrimPruneError(

@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .api import prune
 from .calibration.text import Text
 from .errors import TrimPruneError
@@ -101,6 +99,4 @@ def split_topics() -> tuple[list[str], Text]:
 
 
 def _perplexity(model: Any, tokenizer: Any, text: Text) -> float:
-    with torch.no_grad():
-        result = perplexity(model, tokenizer, text, seqlen=HELD_OUT_SEQLEN, max_windows=HELD_OUT_WINDOWS)
-    return result.perplexity
+    return perplexity(model, tokenizer, text, seqlen=HELD_OUT_SEQLEN, max_windows=HELD_OUT_WINDOWS).perplexity

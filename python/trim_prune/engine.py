@@ -66,7 +66,17 @@ def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
                 got=f"{count} ({count / linear.size:.4f})",
                 fix="lower the sparsity, raise trim.max_sparsity, or use rows: uniform",
             )
+    _refuse_not_finite(linears)
     return Plan(model, recipe, choose_device(recipe.device), blocks, dict(zip(linears, counts, strict=True)))
+
+
+def _refuse_not_finite(linears: Sequence[Linear]) -> None:
+    # All of them before any work: a walk that stops at one leaves a model half pruned.
+    for linear in linears:
+        if not torch.isfinite(linear.module.weight).all():
+            raise TrimPruneError(
+                "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
+            )
 
 
 @torch.no_grad()
@@ -163,11 +173,6 @@ def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Tim
 def _prune_block(
     plan: Plan, block: Block, states: _States, masks: dict[str, Tensor], timings: Timings
 ) -> list[LinearResult]:
-    for linear in block.linears:
-        if not torch.isfinite(linear.module.weight).all():
-            raise TrimPruneError(
-                "NaN or infinity in the weights of a linear", where=f"block {block.index}, {linear.name}"
-            )
     if not states.hidden:
         return [_prune_linear(plan, linear, LinearStatistics(), masks, timings) for linear in block.linears]
     collector = _collect(plan, block, block.linears, states, timings)
@@ -200,11 +205,13 @@ def _prune_linear(
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(weight, statistics)
             decision = ROW_BUDGETS.get(recipe.rows).function(RowRequest(weight, importance, statistics, count, recipe))
-            pruned = int(decision.prune_count.sum())
+            # A budget may have counted on the CPU.
+            prune_count = decision.prune_count.to(weight.device)
+            pruned = int(prune_count.sum())
             if pruned != count and not decision.rounded:
                 raise ValueError(f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}")
         with timings.phase("apply"):
-            kept = SOLVERS.get(recipe.solver).function(weight, decision.prune_count, importance, statistics)
+            kept = SOLVERS.get(recipe.solver).function(weight, prune_count, importance, statistics)
             zeros = weight.numel() - int(torch.count_nonzero(weight))
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
@@ -214,8 +221,8 @@ def _prune_linear(
         block=linear.block,
         shape=(weight.shape[0], weight.shape[1]),
         prune_count=pruned,
-        row_min=int(decision.prune_count.min()),
-        row_max=int(decision.prune_count.max()),
+        row_min=int(prune_count.min()),
+        row_max=int(prune_count.max()),
         kept_zeros=zeros - pruned,
         quality=decision.quality,
         baseline_quality=decision.baseline_quality,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+NOT_FINITE_FIX = "check the checkpoint; if it is float16, compute in another type: --dtype bfloat16 or float32"
+
 
 class TrimPruneError(Exception):
     """Bad input or a failed run, told in full: what, where, expected, got, how to fix.

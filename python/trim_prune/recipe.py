@@ -29,6 +29,10 @@ LayerMetric = Literal[
 ]
 RowMetric = Literal["cosine", "mse", "psnr"]
 
+# Strict: no bool passes for a number (`sparsity: true` is not 1.0).
+Real = Annotated[float, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True)]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -39,29 +43,29 @@ class TrimOptions(_Strict):
 
     layer_metric: LayerMetric = "cosine"
     row_metric: RowMetric = "cosine"
-    learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16)
-    negative_learning_rates: tuple[Annotated[float, Field(lt=0)], ...] = (-0.01, -0.02, -0.04)
-    iterations: int = Field(default=10, ge=1)
-    max_sparsity: float = Field(default=0.95, gt=0, le=1)
+    learning_rates: tuple[Annotated[Real, Field(gt=0)], ...] = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16)
+    negative_learning_rates: tuple[Annotated[Real, Field(lt=0)], ...] = (-0.01, -0.02, -0.04)
+    iterations: Whole = Field(default=10, ge=1)
+    max_sparsity: Real = Field(default=0.95, gt=0, le=1)
     rounding: Literal["exact", "floor"] = "exact"
 
 
 class Recipe(_Strict):
     """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go."""
 
-    sparsity: float = Field(ge=0, le=1)
+    sparsity: Real = Field(ge=0, le=1)
     score: str = "wanda"
     rows: str = "trim"
     layers: str = "uniform"
     solver: str = "mask"
-    samples: int = Field(default=128, ge=1)
-    seqlen: int | None = Field(default=None, ge=2)
+    samples: Whole = Field(default=128, ge=1)
+    seqlen: Whole | None = Field(default=None, ge=2)
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
-    seed: int = Field(default=0, ge=0)
+    seed: Whole = Field(default=0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    tokens_per_sequence: int = Field(default=1, ge=1)
+    tokens_per_sequence: Whole = Field(default=1, ge=1)
     recapture: bool = False
-    batch_size: int = Field(default=4, ge=1)
+    batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     trim: TrimOptions = TrimOptions()
 
@@ -70,6 +74,18 @@ class Recipe(_Strict):
     def _is_registered(cls, value: str, info: Any) -> str:
         registries = {"score": SCORES, "rows": ROW_BUDGETS, "layers": LAYER_BUDGETS, "solver": SOLVERS}
         registries[info.field_name].get(value)  # type: ignore[attr-defined]
+        return value
+
+    @field_validator("trim")
+    @classmethod
+    def _is_used(cls, value: TrimOptions, info: Any) -> TrimOptions:
+        rows = info.data.get("rows", "trim")
+        if rows != "trim" and value != TrimOptions():
+            raise TrimPruneError(
+                "the options of trim are given, but the rows are not those of TRIM",
+                got=f"rows: {rows}",
+                fix="remove the options under trim, or choose rows: trim",
+            )
         return value
 
     @property

@@ -26,8 +26,3 @@ class Timings:
             self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - self._inner.pop()
             if self._inner:
                 self._inner[-1] += elapsed
-
-    @property
-    def total(self) -> float:
-        """Sum over all phases."""
-        return sum(self.seconds.values())

@@ -12,13 +12,33 @@ BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16}
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("score", ["wanda", "magnitude"])
-def test_a_weight_that_is_not_finite_names_block_and_linear(value, score, tokenizer, text):
+@pytest.mark.parametrize("block", [0, 1])
+def test_a_weight_that_is_not_finite_names_block_and_linear(block, value, score, tokenizer, text):
     model = make_model("llama")
-    model.model.layers[1].mlp.up_proj.weight.data[3, 5] = value
+    model.model.layers[block].mlp.up_proj.weight.data[3, 5] = value
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(
-        TrimPruneError, match=r"NaN or infinity(.|\n)*block 1, model\.layers\.1\.(mlp|self_attn)\.\w+_proj"
+        TrimPruneError, match=rf"in the weights(.|\n)*block {block}, model\.layers\.{block}\.mlp\.up_proj"
     ):
         prune(model, {**BASE, "score": score}, [text], tokenizer=tokenizer)
+    assert all(tensor.equal(before[name]) or "up_proj" in name for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [
+        (lambda model: model.model.embed_tokens, "the input of block 0"),
+        (lambda model: model.model.layers[0].input_layernorm, "the output of block 0"),
+        (lambda model: model.model.layers[1].input_layernorm, r"block 1, model\.layers\.1\.self_attn\.q_proj"),
+    ],
+    ids=["embedding", "block 0", "block 1"],
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_hidden_states_that_are_not_finite_are_said_to_be_so(make, where, value, tokenizer, text):
+    model = make_model("llama")
+    make(model).weight.data.fill_(value)
+    with pytest.raises(TrimPruneError, match=rf"NaN or infinity in the (hidden|inputs)(.|\n)*{where}"):
+        prune(model, BASE, [text], tokenizer=tokenizer)
 
 
 def test_an_activation_that_overflows_names_block_and_linear(tokenizer, text):
@@ -67,7 +87,7 @@ def test_every_module_is_left_in_its_mode(fails, tokenizer, text):
     model.model.layers[0].mlp.eval()
     before = [module.training for module in model.modules()]
     if fails:
-        model.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
+        model.model.layers[1].input_layernorm.weight.data[5] = float("nan")
         with pytest.raises(TrimPruneError):
             prune(model, BASE, [text], tokenizer=tokenizer)
     else:

@@ -86,6 +86,12 @@ def test_rounding_floor_prunes_a_little_less(tokenizer, text):
     assert sum(zeros(m.weight) for m in linears) == result.sparsity.pruned
 
 
+def test_rounding_floor_may_leave_the_cap_of_a_row(tokenizer, text):
+    recipe = {"sparsity": 0.96, "trim": {"rounding": "floor"}, **CALIBRATION}
+    result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    assert any(linear.row_max > 0.95 * linear.shape[1] for linear in result.linears)
+
+
 def test_weights_that_were_zero_before_are_counted_apart():
     model = make_model("llama")
     linear = model.model.layers[0].mlp.up_proj

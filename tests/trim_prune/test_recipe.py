@@ -26,7 +26,7 @@ def test_a_yaml_file_gives_the_recipe(yaml_file):
 
 def test_a_dumped_recipe_builds_the_same_again():
     recipe = Recipe(
-        sparsity=0.63, rows="uniform", recapture=True, trim=TrimOptions(layer_metric="snr", max_sparsity=0.9)
+        sparsity=0.63, score="magnitude", recapture=True, trim=TrimOptions(layer_metric="snr", max_sparsity=0.9)
     )
     assert Recipe.build(recipe.model_dump()) == recipe
     assert Recipe.build(recipe.model_dump(mode="json")) == recipe
@@ -43,6 +43,13 @@ def test_a_dumped_recipe_builds_the_same_again():
         ({"sparsity": -0.5}, "sparsity: .*greater than or equal to 0, got -0.5"),
         ({"sparsity": float("nan")}, "sparsity: .*finite number, got nan"),
         ({"sparsity": "half"}, "sparsity: .*number.*, got 'half'"),
+        ({"sparsity": True}, "sparsity: .*number, got True"),
+        ({"sparsity": 0.5, "samples": True}, "samples: .*integer, got True"),
+        ({"sparsity": 0.5, "trim": {"learning_rates": [True]}}, r"trim\.learning_rates\.0: .*number, got True"),
+        (
+            {"sparsity": 0.5, "rows": "uniform", "trim": {"iterations": 3}},
+            r"options of trim are given(.|\n)*rows: uniform(.|\n)*rows: trim",
+        ),
         ({"sparsity": 0.5, "samples": 0}, "samples: .*greater than or equal to 1, got 0"),
         ({"sparsity": 0.5, "dtype": "int8"}, "dtype: .*'float16'.*got 'int8'"),
         ({"sparsity": 0.5, "trim": {"learning_rates": [0.1, -0.1]}}, r"trim\.learning_rates\.1: .*got -0\.1"),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrimPruneError
+from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..models.discover import Linear
 
 Need = Literal["column_energy", "search_inputs"]
@@ -116,7 +116,7 @@ class Collector:
             raise TrimPruneError(
                 "NaN or infinity in the inputs of a linear",
                 where=f"block {linear.block}, {linear.name}",
-                fix="check the checkpoint; if it is float16, compute in another type: --dtype bfloat16 or float32",
+                fix=NOT_FINITE_FIX,
             )
         return found
 

@@ -67,7 +67,7 @@ def open_text(source: TextSource, *, field: str = "text", held_out: bool = False
     if not isinstance(source, (str, Path)):
         return _from_strings(source)
     path = Path(source)
-    if _is_file(path):
+    if is_file(path):
         return Text(str(path), _read_jsonl(path, field) if path.suffix in (".jsonl", ".ndjson") else [_read(path)])
     name, _, split = str(source).partition(":")
     if name in DATASETS:
@@ -80,7 +80,8 @@ def open_text(source: TextSource, *, field: str = "text", held_out: bool = False
     )
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether text is in a local file; a name that cannot be one is an error."""
     try:
         return path.is_file()
     except OSError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
+import torch
 import typer
 
 from .. import __version__
@@ -44,12 +45,33 @@ def options(
 
 
 def main() -> None:
-    """Run the command line: exit code 0 on success, 2 for bad input, 130 after Ctrl-C."""
+    """Run the command line: exit code 0 on success, 2 for bad input or too little memory, 130 after Ctrl-C."""
     try:
         app()
     except TrimPruneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(error)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(_out_of_memory(error))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a plain RuntimeError.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error)
+
+
+def _out_of_memory(error: Exception) -> TrimPruneError:
+    return TrimPruneError(
+        "out of memory",
+        got=(str(error).splitlines() or [type(error).__name__])[0],
+        fix="a smaller --batch-size, fewer --samples, a shorter --seqlen, or another --device",
+    )
+
+
+def _fail(error: TrimPruneError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

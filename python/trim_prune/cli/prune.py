@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..api import prune as run_prune
+from ..models.staging import protect_inputs
 from ..progress import progress_for
 from ..recipe import Recipe
 from ..results import PruneResult
@@ -111,6 +112,8 @@ def prune(
         "device": device,
     }
     chosen = _recipe(recipe, {key: value for key, value in given.items() if value is not None})
+    if recipe is not None:
+        protect_inputs(out, {"recipe": recipe})
     quiet_libraries()
     with progress_for() as progress:
         result = run_prune(

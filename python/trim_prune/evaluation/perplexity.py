@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..calibration.text import Text, TextSource, open_text
-from ..errors import TrimPruneError
+from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..models.device import choose_device, context_length, evaluation_mode
 from ..models.load import load_model
 
@@ -51,7 +51,7 @@ def evaluate(
     """Load a model and measure its perplexity; see :func:`perplexity`. A dataset means its held-out split."""
     place = choose_device(device)
     source = open_text(text, field=text_field, held_out=True)
-    loaded = load_model(model, gguf=gguf, dtype=dtype, trust_remote_code=trust_remote_code)
+    loaded = load_model(model, gguf=gguf, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     loaded.model.to(place)
     return perplexity(loaded.model, loaded.tokenizer, source, seqlen=seqlen, max_windows=max_windows, on_batch=on_batch)
 
@@ -105,7 +105,7 @@ def perplexity(
         raise TrimPruneError(
             "the model's predictions hold NaN or infinity",
             got=f"a negative log-likelihood of {total}",
-            fix="check the checkpoint; if it is float16, compute in another type: --dtype bfloat16 or float32",
+            fix=NOT_FINITE_FIX,
         )
     return Perplexity(
         perplexity=math.exp(min(total / (count * (seqlen - 1)), 700.0)),

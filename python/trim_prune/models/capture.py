@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrimPruneError
+from ..errors import NOT_FINITE_FIX, TrimPruneError
 from .discover import Block
 
 PROBE_TOKENS = 8
@@ -97,6 +97,9 @@ class Capture:
             self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         if len(calls) != len(self.blocks):
             raise _unsupported("some blocks do not run at all", len(calls))
+        # First, since NaN equals nothing: the comparison would blame the architecture.
+        for index in range(len(self.blocks)):
+            _refuse_not_finite(_hidden_argument(*calls[index]), index)
         for index in range(1, len(self.blocks)):
             if not _equal(_hidden_argument(*calls[index]), _hidden(outputs[index - 1])):
                 raise _unsupported("its hidden states are not the output of the block before it", index)
@@ -118,6 +121,16 @@ def _unsupported(what: str, index: int) -> TrimPruneError:
         where=f"block {index}",
         expected="blocks that run in order, once each, each on the output of the one before",
     )
+
+
+def _refuse_not_finite(hidden: Tensor, index: int) -> None:
+    """``hidden`` enters the block of that index: the one before it, or the embedding, made it."""
+    if not torch.isfinite(hidden).all():
+        raise TrimPruneError(
+            "NaN or infinity in the hidden states of the model",
+            where=f"the output of block {index - 1}" if index else "the input of block 0",
+            fix=NOT_FINITE_FIX,
+        )
 
 
 @contextmanager

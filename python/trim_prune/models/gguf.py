@@ -42,13 +42,14 @@ def tokenizer_problems(tokenizer: Any, gguf: Path) -> list[str]:
     if lost:
         problems.append(f"the tokenizer converted from GGUF does not round-trip text: {lost[0]!r} comes back changed")
     vocabulary, adds_bos = _stored(gguf)
-    names = tokenizer.convert_ids_to_tokens(range(min(len(tokenizer), len(vocabulary))))
-    wrong = sum(ours != stored for ours, stored in zip(names, vocabulary, strict=False))
-    if wrong or len(tokenizer) != len(vocabulary):
-        problems.append(
-            f"the tokenizer converted from GGUF differs from the stored vocabulary: {wrong} tokens differ, "
-            f"{len(tokenizer)} tokens against {len(vocabulary)}"
-        )
+    if vocabulary is not None:
+        names = tokenizer.convert_ids_to_tokens(range(min(len(tokenizer), len(vocabulary))))
+        wrong = sum(ours != stored for ours, stored in zip(names, vocabulary, strict=False))
+        if wrong or len(tokenizer) != len(vocabulary):
+            problems.append(
+                f"the tokenizer converted from GGUF differs from the stored vocabulary: {wrong} tokens differ, "
+                f"{len(tokenizer)} tokens against {len(vocabulary)}"
+            )
     ids = tokenizer("a")["input_ids"]
     adds = bool(ids) and tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
     if adds_bos is not None and adds != adds_bos:
@@ -64,9 +65,10 @@ def _round_trip(tokenizer: Any, text: str) -> str:
     return str(tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
-def _stored(gguf: Path) -> tuple[list[str], bool | None]:
+def _stored(gguf: Path) -> tuple[list[str] | None, bool | None]:
+    """The vocabulary and the BOS rule of the file; None where it holds none."""
     from gguf import GGUFReader
 
     fields = GGUFReader(gguf).fields
-    adds_bos = fields.get("tokenizer.ggml.add_bos_token")
-    return fields["tokenizer.ggml.tokens"].contents(), None if adds_bos is None else bool(adds_bos.contents())
+    tokens, adds_bos = fields.get("tokenizer.ggml.tokens"), fields.get("tokenizer.ggml.add_bos_token")
+    return None if tokens is None else tokens.contents(), None if adds_bos is None else bool(adds_bos.contents())

@@ -10,13 +10,16 @@ from typing import Any
 import torch
 
 from ..errors import TrimPruneError, nearest
+from .device import choose_device
 from .gguf import parsed_once, tokenizer_problems
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HUB_PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "LICENSE*"]
+HUB_PATTERNS = ["model*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "LICENSE*"]
+# The same weights once more, in the form of another library. In these patterns * matches / too.
+HUB_IGNORED = ["original/*", "consolidated*"]
 
 
 @dataclass(frozen=True)
@@ -62,21 +65,22 @@ def load_model(
     *,
     gguf: str | Path | None = None,
     dtype: str = "auto",
+    device: str = "auto",
     trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer, on the CPU, in evaluation mode.
 
-    dtype "auto": as stored, except that float16 is computed in float32 on a machine without a GPU; a GGUF file
-    is dequantised to float32. Only safetensors and GGUF are read, never pickle.
+    dtype "auto": as stored, except that float16 becomes float32 where ``device``, on which the model will compute,
+    is the CPU; a GGUF file is dequantised to float32. Only safetensors and GGUF are read, never pickle.
     """
     _compute_dtype(dtype)
     source = resolve(model, gguf)
     if source.gguf is not None:
         return _load_gguf(source, dtype)
-    return _load_folder(source, dtype, trust_remote_code)
+    return _load_folder(source, dtype, choose_device(device), trust_remote_code)
 
 
-def _load_folder(source: Source, dtype: str, trust_remote_code: bool) -> LoadedModel:
+def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool) -> LoadedModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = str(source.folder)
@@ -91,14 +95,14 @@ def _load_folder(source: Source, dtype: str, trust_remote_code: bool) -> LoadedM
             trust_remote_code=trust_remote_code,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except TrimPruneError:
+    except (TrimPruneError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable("model", error, source.folder) from error
     notes = []
-    if dtype == "auto" and not torch.cuda.is_available() and model.dtype == torch.float16:
+    if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
         model = model.float()
-        notes.append("the model is stored in float16 and computed in float32, as this machine has no GPU")
+        notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
     return LoadedModel(model.eval(), tokenizer, source, notes)
 
 
@@ -111,12 +115,13 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     try:
         with parsed_once():
             model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
-            tokenizer = (
-                AutoTokenizer.from_pretrained(folder, gguf_file=file)
-                if source.tokenizer is None
-                else AutoTokenizer.from_pretrained(source.tokenizer)
-            )
-            problems = tokenizer_problems(tokenizer, source.gguf)
+            if source.tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+                problems = tokenizer_problems(tokenizer, source.gguf)
+            else:
+                tokenizer, problems = AutoTokenizer.from_pretrained(source.tokenizer), []
+    except MemoryError:
+        raise
     except Exception as error:
         raise _unreadable("GGUF file", error, source.gguf) from error
     # transformers marks the dequantised model as quantised and would refuse to save or reload it.
@@ -201,7 +206,7 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_PATTERNS))
+        return Path(snapshot_download(name, allow_patterns=HUB_PATTERNS, ignore_patterns=HUB_IGNORED))
     except Exception as error:
         raise TrimPruneError(
             f"{name!r} is neither a local folder nor a model that the hub gives (offline, private, or misspelt?)",

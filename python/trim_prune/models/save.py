@@ -1,18 +1,15 @@
-"""Write a pruned model: into a folder beside the final one, renamed when everything is there and checked."""
+"""Write a pruned model and its masks as a model folder, and check what was written."""
 
 from __future__ import annotations
 
 import copy
-import glob
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -34,75 +31,15 @@ COPIED = (
     "vocab*",
     "merges.txt",
     "*.model",
+    "*.tiktoken",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
+    "preprocessor_config.json",
+    "processor_config.json",
     "*.py",
     "LICENSE*",
     "NOTICE*",
 )
-
-
-def check_output(out: Path, overwrite: bool, model: Path | None = None) -> None:
-    """Refuse an output folder that holds something, or that cannot be made.
-
-    What is overwritten must be a model folder, and not the one that is being pruned.
-    """
-    if out.exists() and not out.is_dir():
-        raise TrimPruneError("the output is not a folder", where=str(out))
-    if model is not None and model.exists() and out.resolve() == model.resolve():
-        raise TrimPruneError("the output folder is the model's own", where=str(out), fix="choose another --out")
-    if out.exists() and any(out.iterdir()):
-        if not overwrite:
-            raise TrimPruneError(
-                "the output folder exists and is not empty",
-                where=str(out),
-                fix="choose another --out, or --overwrite",
-            )
-        if not (out / "config.json").is_file():
-            raise TrimPruneError(
-                "only a model folder is overwritten, and this one has no config.json",
-                where=str(out),
-                got=", ".join(sorted(path.name for path in out.iterdir())[:8]),
-                fix="choose another --out, or remove the folder yourself",
-            )
-    existing = next(parent for parent in (out, *out.parents) if parent.exists())
-    if not os.access(existing, os.W_OK):
-        raise TrimPruneError("the output folder cannot be written", where=str(existing))
-
-
-@contextmanager
-def output_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its name when the body ends without error, and vanishes if it fails.
-
-    What killed runs left behind is removed first. A reader sees the old folder, or the whole new one.
-    """
-    out = out.absolute()
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    with write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(out)
-        partial.mkdir()
-    try:
-        yield partial
-        with write_errors(out):
-            _sync(partial)
-            _replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-@contextmanager
-def write_errors(out: Path) -> Iterator[None]:
-    """A full disk, a missing right or a failing device, in the form of all our errors."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise TrimPruneError(
-            "the output cannot be written",
-            where=str(out),
-            got=f"{type(error).__name__}: {error}",
-            fix="check the rights and the free space of the disk",
-        ) from error
 
 
 def write_model(
@@ -111,7 +48,8 @@ def write_model(
     """Write weights, configuration and tokenizer; returns the kept weights that are zero, by weight name.
 
     From a folder: shard by shard, every tensor with its stored type; what was not pruned is copied from the
-    source, so that nothing is lost when the run computed in another type. Otherwise from memory.
+    source, so that nothing is lost when the run computed in another type; beside the model, one shard at a time is
+    held in memory. Otherwise from memory.
     """
     model, source = loaded.model, loaded.source.folder
     state = model.state_dict()
@@ -268,43 +206,6 @@ def _copy_companions(source: Path, folder: Path) -> None:
     for pattern in COPIED:
         for file in source.glob(pattern):
             if file.is_file():
-                shutil.copyfile(file, folder / file.name)
-
-
-def _sync(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _replace(partial: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_stale(out: Path) -> None:
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*-*"):
-        kind, _, pid = path.name.removeprefix(f".{out.name}.").partition("-")
-        # Our own number can only be that of a dead namesake: in containers every run may be process 1.
-        if not pid.isdigit() or (int(pid) != os.getpid() and _runs(int(pid))):
-            continue
-        if kind == "old" and not out.exists():
-            path.rename(out)
-        elif kind in ("old", "partial"):
-            shutil.rmtree(path)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+                target = folder / file.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, target)

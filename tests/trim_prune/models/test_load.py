@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, load_model
-from trim_prune.models.load import resolve
+from trim_prune.models.load import HUB_IGNORED, HUB_PATTERNS, resolve
 
 
 @pytest.fixture
@@ -26,6 +27,27 @@ def test_a_folder_is_loaded_as_stored(llama_folder):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_asked_type_is_used(dtype, llama_folder):
     assert load_model(llama_folder, dtype=dtype).model.dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_float16_becomes_float32_only_for_the_cpu(device, tokenizer, tmp_path):
+    folder = save_model(tmp_path / "model", make_model("llama", dtype=torch.float16), tokenizer)
+    loaded = load_model(folder, device=device)
+    assert loaded.model.dtype == (torch.float32 if device == "cpu" else torch.float16)
+    assert len(loaded.warnings) == (device == "cpu")
+
+
+def test_only_the_weights_that_transformers_reads_are_downloaded():
+    names = [
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "tokenizer.json",
+        "qwen.tiktoken",
+        "additional_chat_templates/tools.jinja",
+    ]
+    others = ["consolidated.safetensors", "original/params.json", "original/tokenizer.model", "pytorch_model.bin"]
+    found = filter_repo_objects([*names, *others], allow_patterns=HUB_PATTERNS, ignore_patterns=HUB_IGNORED)
+    assert list(found) == names
 
 
 @pytest.mark.parametrize(
@@ -130,6 +152,19 @@ def test_a_missing_gguf_file_is_named(model, gguf, message, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrimPruneError, match=message):
         resolve(model, gguf)
+
+
+@pytest.mark.parametrize("converted", [True, False])
+def test_only_a_converted_tokenizer_is_compared_with_the_file(
+    converted, llama_folder, tokenizer, tmp_path, monkeypatch
+):
+    file = tmp_path / "model.gguf"
+    file.touch()
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: make_model("llama"))
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
+    monkeypatch.setattr("trim_prune.models.load.tokenizer_problems", lambda *_: ["converted badly"])
+    loaded = load_model(tmp_path if converted else llama_folder, gguf=file)
+    assert loaded.warnings == (["converted badly"] if converted else [])
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"not a model at all" * 9])

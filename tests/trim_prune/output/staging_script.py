@@ -5,7 +5,7 @@ import signal
 import sys
 
 import trim_prune
-from trim_prune.models import save
+from trim_prune.models import save, staging
 
 
 def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
@@ -24,7 +24,7 @@ def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
     elif moment == "verify":
         save._check_counts = die
     elif moment == "before renaming":
-        save._replace = die
+        staging._replace = die
     elif moment == "between renames":
         real_rename, renamed = os.rename, []
 
@@ -33,7 +33,7 @@ def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
                 die()
             renamed.append(real_rename(*args))
 
-        os.rename = save.os.rename = rename_once
+        os.rename = staging.os.rename = rename_once
     recipe = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
     trim_prune.prune(model, recipe, text, out=out, overwrite=overwrite == "overwrite")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import torch
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, prune
-from trim_prune.models import save
+from trim_prune.models import save, staging
 
 BASE = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
+HOST = socket.gethostname()
 SCRIPT = Path(__file__).with_name("staging_script.py")
 
 
@@ -40,7 +42,7 @@ def test_a_kill_while_saving_leaves_no_half_model_and_the_next_run_cleans_up(
     assert not out.exists()
     partial = leftovers(out.parent)
     assert len(partial) == 1
-    assert partial[0].startswith(".out.partial-")
+    assert partial[0].startswith(f".out.partial-{HOST}-")
     prune(sharded, BASE, [text], out=out)
     assert leftovers(out.parent) == ["out"]
 
@@ -63,15 +65,18 @@ def test_a_kill_while_overwriting_loses_neither_the_old_nor_the_new(
 
 
 def test_what_a_dead_process_of_our_number_left_is_removed(llama_folder, text, tmp_path, leftovers):
-    (tmp_path / f".out.partial-{os.getpid()}").mkdir()
-    (tmp_path / f".out.partial-{os.getpid()}" / "half").write_text("x")
+    (tmp_path / f".out.partial-{HOST}-{os.getpid()}").mkdir()
+    (tmp_path / f".out.partial-{HOST}-{os.getpid()}" / "half").write_text("x")
     prune(llama_folder, BASE, [text], out=tmp_path / "out")
     assert leftovers(tmp_path) == ["out"]
     assert not (tmp_path / "out" / "half").exists()
 
 
-def test_what_a_running_process_writes_is_left_alone(llama_folder, text, tmp_path, leftovers):
-    other = f".out.partial-{os.getppid()}"
+@pytest.mark.parametrize(
+    "process", [f"{HOST}-{os.getppid()}", f"other-{HOST}-999999999"], ids=["running here", "of another host"]
+)
+def test_what_another_process_may_be_writing_is_left_alone(process, llama_folder, text, tmp_path, leftovers):
+    other = f".out.partial-{process}"
     (tmp_path / other).mkdir()
     prune(llama_folder, BASE, [text], out=tmp_path / "out")
     assert leftovers(tmp_path) == [other, "out"]
@@ -79,7 +84,7 @@ def test_what_a_running_process_writes_is_left_alone(llama_folder, text, tmp_pat
 
 @pytest.mark.parametrize("name", ["a[1]", "with space", "näme*"])
 def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
-    dead = tmp_path / f".{name}.partial-999999999"
+    dead = tmp_path / f".{name}.partial-{HOST}-999999999"
     dead.mkdir()
     prune(llama_folder, BASE, [text], out=tmp_path / name)
     assert leftovers(tmp_path) == [name]
@@ -87,7 +92,7 @@ def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
 
 @pytest.mark.parametrize(
     "error",
-    [OSError(28, "No space left on device"), save.SafetensorError("I/O error: No space left on device")],
+    [OSError(28, "No space left on device"), staging.SafetensorError("I/O error: No space left on device")],
     ids=type,
 )
 def test_a_failing_write_is_explained_and_leaves_nothing(error, llama_folder, text, tmp_path, leftovers, monkeypatch):
@@ -209,6 +214,32 @@ def test_overwrite_replaces_the_whole_folder(llama_folder, text, tmp_path, lefto
 def test_the_model_is_not_overwritten_by_its_pruned_self(sharded, text):
     with pytest.raises(TrimPruneError, match="the output folder is the model's own"):
         prune(sharded, BASE, [text], out=sharded / ".." / "source", overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["model", "GGUF file", "text", "recipe"])
+def test_no_input_is_deleted_by_overwriting(what, llama_folder, text_file, tmp_path):
+    out = tmp_path / "out"
+    (out / "inner").mkdir(parents=True)
+    (out / "config.json").touch()
+    inputs = {"model": llama_folder, "recipe": BASE, "text": text_file, "gguf": None}
+    for name in ("model.gguf", "text.txt", "recipe.yaml"):
+        (out / "inner" / name).write_text("sparsity: 0.5")
+    inputs |= {
+        "model": {"model": out / "inner"},
+        "GGUF file": {"gguf": out / "inner" / "model.gguf"},
+        "text": {"text": out / "inner" / "text.txt"},
+        "recipe": {"recipe": out / "inner" / "recipe.yaml"},
+    }[what]
+    with pytest.raises(TrimPruneError, match=f"the output folder holds the {what}"):
+        prune(**inputs, out=out / "inner" / "..", overwrite=True)
+    assert len(list((out / "inner").iterdir())) == 3
+
+
+def test_a_gguf_file_beside_a_configuration_is_not_overwritten(tmp_path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(TrimPruneError, match="the output folder holds the model"):
+        prune(tmp_path / "model.gguf", {"sparsity": 0.5}, ["text"], out=tmp_path, overwrite=True)
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(llama_folder, text, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -66,6 +67,16 @@ def test_configuration_and_tokenizer_are_copied_to_the_byte(pruned, llama_folder
     assert {path.name for path in out.iterdir()} == source | weights | set(OURS)
     for name in source:
         assert (out / name).read_bytes() == (llama_folder / name).read_bytes()
+
+
+def test_what_other_tools_need_of_the_model_is_copied(llama_folder, text, tmp_path):
+    source = shutil.copytree(llama_folder, tmp_path / "source")
+    names = ["qwen.tiktoken", "preprocessor_config.json", "additional_chat_templates/tools.jinja"]
+    (source / "additional_chat_templates").mkdir()
+    for name in names:
+        (source / name).write_text(name)
+    prune(source, BASE, [text], out=tmp_path / "out")
+    assert [(tmp_path / "out" / name).read_text() for name in names] == names
 
 
 def test_masks_are_the_zeros_of_the_written_weights(pruned):
@@ -190,10 +201,9 @@ def test_every_tensor_keeps_its_stored_type_and_its_bits(odd, dtype, tokenizer, 
         assert torch.equal(written[name][kept], tensor[kept])
 
 
-def test_float16_is_computed_in_float32_without_a_gpu_and_written_as_float16(tokenizer, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_float16_is_computed_in_float32_on_a_cpu_and_written_as_float16(tokenizer, text, tmp_path):
     source = save_model(tmp_path / "source", make_model("llama", dtype=torch.float16), tokenizer)
-    result = prune(source, BASE, [text], out=tmp_path / "out")
+    result = prune(source, BASE | {"device": "cpu"}, [text], out=tmp_path / "out")
     assert "stored in float16 and computed in float32" in "".join(result.warnings)
     assert {tensor.dtype for tensor in stored(tmp_path / "out").values()} == {torch.float16}
 

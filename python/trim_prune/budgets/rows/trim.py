@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trim_kernels
+from trim_kernels.ops.allocate_rows.rounding import row_cap
 
 from .base import RowDecision, RowRequest, register_row_budget
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def _row_limit(columns: int, recipe: Recipe) -> int:
-    # As in the search: 0.29 * 100 is 28.999999999999996, and means 29.
-    return int(recipe.trim.max_sparsity * columns + 1e-9)
+    # The paper's rounding recentres the shares after clipping them, so rows may leave the cap.
+    return columns if recipe.trim.rounding == "floor" else row_cap(columns, recipe.trim.max_sparsity)
 
 
 @register_row_budget("trim", needs=["search_inputs"], row_limit=_row_limit)

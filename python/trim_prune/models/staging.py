@@ -1,0 +1,137 @@
+"""The output folder: refused before it costs anything, written aside, renamed when it is whole."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from ..errors import TrimPruneError
+
+
+def protect_inputs(out: Path, inputs: Mapping[str, Path]) -> None:
+    """Refuse an output folder that is one of the inputs or holds one: to overwrite it would delete the input.
+
+    ``inputs``: what each one is, and where; those that do not exist (hub ids, dataset names) pass.
+    """
+    for what, path in inputs.items():
+        if path.exists() and path.resolve().is_relative_to(out.resolve()):
+            own = path.resolve() == out.resolve()
+            raise TrimPruneError(
+                f"the output folder is the {what}'s own" if own else f"the output folder holds the {what}",
+                where=str(out),
+                got=str(path),
+                fix="choose another --out",
+            )
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Refuse an output folder that holds something, or that cannot be made; only a model folder is overwritten."""
+    if out.exists() and not out.is_dir():
+        raise TrimPruneError("the output is not a folder", where=str(out))
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise TrimPruneError(
+                "the output folder exists and is not empty",
+                where=str(out),
+                fix="choose another --out, or --overwrite",
+            )
+        if not (out / "config.json").is_file():
+            raise TrimPruneError(
+                "only a model folder is overwritten, and this one has no config.json",
+                where=str(out),
+                got=", ".join(sorted(path.name for path in out.iterdir())[:8]),
+                fix="choose another --out, or remove the folder yourself",
+            )
+    existing = next(parent for parent in (out, *out.parents) if parent.exists())
+    if not os.access(existing, os.W_OK):
+        raise TrimPruneError("the output folder cannot be written", where=str(existing))
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its name when the body ends without error, and vanishes if it fails.
+
+    What killed runs of this host left behind is repaired or removed first. A reader never sees half a model: under
+    the name is the old folder, then for a moment nothing (between two renames), then the whole new one. A run killed
+    in that moment leaves the old folder aside, and the next run puts it back.
+    """
+    out = out.absolute()
+    partial = _aside(out, "partial")
+    with write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(out)
+        partial.mkdir()
+    try:
+        yield partial
+        with write_errors(out):
+            _sync(partial)
+            _replace(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def write_errors(out: Path) -> Iterator[None]:
+    """A full disk, a missing right or a failing device, in the form of all our errors."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrimPruneError(
+            "the output cannot be written",
+            where=str(out),
+            got=f"{type(error).__name__}: {error}",
+            fix="check the rights and the free space of the disk",
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _replace(partial: Path, out: Path) -> None:
+    old = _aside(out, "old")
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(out: Path, kind: str) -> Path:
+    # With the host: on a shared disk our numbers say nothing about the processes of another.
+    return out.with_name(f".{out.name}.{kind}-{socket.gethostname()}-{os.getpid()}")
+
+
+def _remove_stale(out: Path) -> None:
+    for path in out.parent.glob(f".{glob.escape(out.name)}.*-*"):
+        kind, _, process = path.name.removeprefix(f".{out.name}.").partition("-")
+        host, _, pid = process.rpartition("-")
+        # Our own number can only be that of a dead namesake: in containers every run may be process 1.
+        if host != socket.gethostname() or not pid.isdigit() or (int(pid) != os.getpid() and _runs(int(pid))):
+            continue
+        if kind == "old" and not out.exists():
+            path.rename(out)
+        elif kind in ("old", "partial"):
+            shutil.rmtree(path)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
