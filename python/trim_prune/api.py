@@ -44,8 +44,8 @@ def prune(
     model: a folder, a hub id, a GGUF file, or a transformers model, which is pruned in place. recipe: a
     :class:`Recipe`, its values as a dict, or a YAML file. text: calibration text (file, strings, or dataset
     name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a model
-    object if there is text to tokenise or a folder to write. out: folder to write; with a model given by name it
-    is required, as the pruned model would be lost. on_event: called with each :class:`Event`.
+    object if there is text to tokenise or a folder to write. out: folder to write; without it the pruned model is
+    only in the result. on_event: called with each :class:`Event`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -60,8 +60,6 @@ def prune(
     if out is not None:
         protect_inputs(Path(out), inputs)
         check_output(Path(out), overwrite)
-    elif not isinstance(model, nn.Module):
-        raise TrimPruneError("nowhere to write the pruned model", fix="give an output folder (out, --out)")
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
         if folder is not None:
@@ -83,6 +81,7 @@ def prune(
         batches = calibration.batches(recipe.batch_size) if calibration else []
         linears, masks = walk(plan, batches, events, timings)
         result = PruneResult(
+            model=loaded.model,
             recipe=recipe,
             sparsity=sparsity_figures(plan, linears),
             linears=linears,

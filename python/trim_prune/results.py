@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .recipe import Recipe
 
@@ -65,8 +65,12 @@ class Sparsity:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The outcome of a prune. ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order."""
+    """The outcome of a prune: the pruned model, what was done to it, and where it was written.
 
+    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order.
+    """
+
+    model: nn.Module = field(repr=False)
     recipe: Recipe
     sparsity: Sparsity
     linears: list[LinearResult]
