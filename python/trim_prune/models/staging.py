@@ -71,6 +71,7 @@ def output_folder(out: Path) -> Iterator[Path]:
     try:
         yield partial
         with write_errors(out):
+            _open_to_readers(partial)
             _sync(partial)
             _replace(partial, out)
     except BaseException:
@@ -90,6 +91,14 @@ def write_errors(out: Path) -> Iterator[None]:
             got=f"{type(error).__name__}: {error}",
             fix="check the rights and the free space of the disk",
         ) from error
+
+
+def _open_to_readers(folder: Path) -> None:
+    # safetensors makes its files readable to their owner only; the folder shows what the user's umask allows.
+    allowed = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(allowed)
 
 
 def _sync(folder: Path) -> None:

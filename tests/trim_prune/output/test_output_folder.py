@@ -258,3 +258,12 @@ def test_a_place_without_the_right_to_write_is_refused_before_any_work(llama_fol
 def test_a_place_where_no_folder_can_be_made_is_refused_in_words(llama_folder, text):
     with pytest.raises(TrimPruneError, match=r"the output cannot be written(.|\n)*/proc/none/out"):
         prune(llama_folder, BASE, [text], out="/proc/none/out")
+
+
+def test_files_are_open_to_whom_the_umask_allows(sharded, text, tmp_path):
+    before = os.umask(0o027)
+    try:
+        prune(sharded, BASE, [text], out=tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o640}
