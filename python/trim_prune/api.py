@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .calibration.text import TextSource, is_file, open_text
+from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
 from .engine import Plan, make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
@@ -60,6 +60,8 @@ def prune(
     if out is not None:
         protect_inputs(Path(out), inputs)
         check_output(Path(out), overwrite)
+    # Before the model is loaded, which may take minutes.
+    source = open_text(text, field=text_field) if recipe.needs and text is not None else None
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
         if folder is not None:
@@ -74,9 +76,9 @@ def prune(
             events.warn(warning)
         plan = make_plan(loaded.model, recipe)
         calibration = None
-        if recipe.needs and text is not None:
+        if source is not None:
             with timings.phase("load"):
-                calibration = _calibrate(loaded, plan, text, text_field)
+                calibration = _calibrate(loaded, plan, source)
         events.emit("phase", name="prune")
         batches = calibration.batches(recipe.batch_size) if calibration else []
         linears, masks = walk(plan, batches, events, timings)
@@ -150,7 +152,7 @@ def _load(
     return LoadedModel(model, tokenizer, Source(type(model).__name__))
 
 
-def _calibrate(loaded: LoadedModel, plan: Plan, text: TextSource, field: str) -> Calibration:
+def _calibrate(loaded: LoadedModel, plan: Plan, text: Text) -> Calibration:
     recipe = plan.recipe
     if loaded.tokenizer is None:
         raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
@@ -170,7 +172,7 @@ def _calibrate(loaded: LoadedModel, plan: Plan, text: TextSource, field: str) ->
         )
     return calibration_tokens(
         loaded.tokenizer,
-        open_text(text, field=field),
+        text,
         samples=recipe.samples,
         seqlen=seqlen,
         seed=recipe.seed,

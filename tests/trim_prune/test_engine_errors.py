@@ -5,7 +5,7 @@ import torch
 from tiny_models import make_model
 from torch import nn
 
-from trim_prune import Event, TrimPruneError, prune
+from trim_prune import Event, TrimPruneError, api, prune
 
 BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16}
 
@@ -140,3 +140,12 @@ def test_a_linear_that_no_token_reaches_is_named(tokenizer, text):
         layer.mlp = Experts(layer.mlp)
     with pytest.raises(TrimPruneError, match=r"got no calibration input(.|\n)*block 0, model\.layers\.0\.mlp\.unused"):
         prune(model, BASE, [text], tokenizer=tokenizer)
+
+
+def test_a_missing_text_is_found_before_the_model_is_loaded(llama_folder, monkeypatch):
+    def load_nothing(*arguments, **options):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(api, "load_model", load_nothing)
+    with pytest.raises(TrimPruneError, match=r"no text at 'absent\.txt'"):
+        prune(llama_folder, BASE, "absent.txt")
