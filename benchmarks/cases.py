@@ -53,21 +53,21 @@ def make_problem(weight: Tensor, inputs: Tensor, column_scale: Tensor) -> Proble
     return Problem(weight, inputs, column_scale, (shares * columns).int())
 
 
-def _sorted(problem: Problem) -> Tensor:
-    return torch.sort(problem.weight.float().abs() * problem.column_scale, dim=1, stable=True).indices
+def _sort(problem: Problem) -> tuple[Tensor, Tensor]:
+    scores, order = torch.sort(problem.weight.float().abs() * problem.column_scale, dim=1, stable=True)
+    return scores, order
 
 
 def _sort_and_scatter(problem: Problem) -> Tensor:
-    order = _sorted(problem)
+    _, order = _sort(problem)
     position = torch.arange(order.shape[1], device=order.device).expand_as(order)
     return torch.empty_like(order, dtype=torch.bool).scatter_(1, order, position >= problem.prune_count.unsqueeze(1))
 
 
 def _sort_and_gather(problem: Problem) -> tuple[Tensor, Tensor]:
-    scores = problem.weight.float().abs() * problem.column_scale
-    ordered, order = torch.sort(scores, dim=1, stable=True)
+    scores, order = _sort(problem)
     place = problem.prune_count.long().unsqueeze(1)
-    return ordered.gather(1, place).squeeze(1).view(torch.int32), order.gather(1, place).squeeze(1).int()
+    return scores.gather(1, place).squeeze(1).view(torch.int32), order.gather(1, place).squeeze(1).int()
 
 
 def _threshold(problem: Problem, backend: str) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,7 @@ CASES = (
     Case(
         "row_order",
         lambda p, b: trim_kernels.row_order(p.weight, column_scale=p.column_scale, backend=b),
-        lambda p: _sorted(p).int(),
+        lambda p: _sort(p)[1].int(),
         "torch.sort",
         _equal,
         lambda p: _weight_bytes(p) + 4.0 * p.weight.numel(),

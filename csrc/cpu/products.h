@@ -54,6 +54,9 @@ inline bool all_finite(const float* values, int64_t size) {
   return bad == 0;
 }
 
+// False for infinity and for NaN. Not the standard library's, whose code this file must not emit.
+inline bool is_finite(double value) { return value - value == 0; }
+
 // out[row][token] = sum over columns of weights[column][row] * inputs[column][token], for kRows rows.
 inline void multiply_rows(const float* weights, int64_t columns, const TiledInputs& inputs, float* out) {
   constexpr int kWidth = kLanes >= 16 ? 2 : 1;  // vectors of tokens at once: 8 * kWidth sums fill the registers

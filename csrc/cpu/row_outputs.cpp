@@ -14,9 +14,6 @@ namespace {
 
 constexpr int32_t kNowhere = -1;
 
-// False for infinity and for NaN. Not the library's: this file must not emit code that others could be linked to.
-inline bool is_finite(double value) { return value - value == 0; }
-
 // Column: uint16_t where it suffices, as the table of columns is what limits the size of a matrix.
 template <class Column>
 class Outputs final : public RowOutputs {

@@ -39,7 +39,7 @@ bool write_statistics(const Job& job, int64_t row, const float* dense, const flo
   }
   const double values[4] = {dense_sq, dropped_sq, cross, peak};
   for (int i = 0; i < 4; ++i) job.statistics[i * job.scored.rows + row] = values[i];
-  return dense_sq - dense_sq == 0 && dropped_sq - dropped_sq == 0;
+  return is_finite(dense_sq) && is_finite(dropped_sq);
 }
 
 void work(const void* context, RowQueue& queue) {

@@ -15,7 +15,7 @@ from .engine import Plan, make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
 from .models.device import choose_device, context_length
-from .models.load import LoadedModel, Source, load_model
+from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .recipe import Recipe
@@ -121,9 +121,9 @@ def _input_files(
     inputs = {}
     if isinstance(model, (str, Path)):
         inputs["model"] = Path(model).expanduser()
-        if gguf is not None:
-            inside = inputs["model"] / gguf
-            inputs["GGUF file"] = inside if inside.is_file() else Path(gguf).expanduser()
+        files = [file for file in gguf_candidates(inputs["model"], gguf) if file.is_file()]
+        if gguf is not None and files:
+            inputs["GGUF file"] = files[0]
     if isinstance(text, (str, Path)) and is_file(Path(text)):
         inputs["text"] = Path(text)
     if isinstance(recipe, (str, Path)):

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
 
-from trim_kernels import native
+from trim_kernels import native, testing
 
 needs_library = pytest.mark.skipif(native.instruction_set() is None, reason="the native library is not built")
 BACKENDS = [pytest.param("reference"), pytest.param("cpu", marks=needs_library)]
@@ -16,6 +18,14 @@ BACKENDS = [pytest.param("reference"), pytest.param("cpu", marks=needs_library)]
 def backend(request: pytest.FixtureRequest) -> str:
     """Each backend that this machine has."""
     return request.param
+
+
+@pytest.fixture(params=itertools.product(testing.MATRICES, testing.DTYPES, testing.SCORINGS), ids="-".join)
+def scored(request: pytest.FixtureRequest) -> tuple[Tensor, dict[str, Tensor]]:
+    """Each nasty matrix in each dtype, with each way of scoring it as keyword arguments."""
+    matrix, dtype, scoring = request.param
+    weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
+    return weight, testing.SCORINGS[scoring](weight)
 
 
 @pytest.fixture(params=["avx512", "avx2", "baseline"])

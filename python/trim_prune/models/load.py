@@ -161,12 +161,17 @@ def _unreadable(what: str, error: Exception, where: Path | None) -> TrimPruneErr
     )
 
 
+def gguf_candidates(path: Path, gguf: str | Path | None) -> list[Path]:
+    """Where the GGUF file may be: MODEL itself; or in the folder MODEL, or anywhere. The first that exists is it."""
+    return [path] if gguf is None else [path / gguf, Path(gguf).expanduser()]
+
+
 def _gguf_source(path: Path, gguf: str | Path | None) -> Source:
     if gguf is not None and not path.is_dir():
         raise TrimPruneError(
             f"no model folder at {str(path)!r}", fix="give the folder, or the .gguf file alone in place of MODEL"
         )
-    candidates = [path] if gguf is None else [path / gguf, Path(gguf).expanduser()]
+    candidates = gguf_candidates(path, gguf)
     file = next((candidate.resolve() for candidate in candidates if candidate.is_file()), None)
     if file is None:
         raise TrimPruneError("no such GGUF file", got=" or ".join(str(candidate) for candidate in candidates))

@@ -6,12 +6,8 @@ import torch
 from trim_kernels import prune_rows_, testing
 
 
-@pytest.mark.parametrize("scoring", testing.SCORINGS)
-@pytest.mark.parametrize("dtype", testing.DTYPES)
-@pytest.mark.parametrize("matrix", testing.MATRICES)
-def test_reference_zeroes_what_comes_first_in_the_order(matrix, dtype, scoring):
-    weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
-    scores = testing.SCORINGS[scoring](weight)
+def test_reference_zeroes_what_comes_first_in_the_order(scored):
+    weight, scores = scored
     counts = testing.mixed_counts(weight)
     expected = weight.tolist()
     for row, order, count in zip(expected, testing.pruning_order(weight, **scores), counts.tolist(), strict=True):

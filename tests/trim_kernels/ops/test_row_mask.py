@@ -1,18 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from trim_kernels import row_mask, testing, unpack_bits
 
 
-@pytest.mark.parametrize("scoring", testing.SCORINGS)
-@pytest.mark.parametrize("dtype", testing.DTYPES)
-@pytest.mark.parametrize("matrix", testing.MATRICES)
-def test_reference_keeps_what_the_order_does_not_prune(matrix, dtype, scoring):
-    weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
-    scores = testing.SCORINGS[scoring](weight)
+def test_reference_keeps_what_the_order_does_not_prune(scored):
+    weight, scores = scored
     counts = testing.mixed_counts(weight)
     expected = np.ones(weight.shape, dtype=bool)
     for row, (order, count) in enumerate(zip(testing.pruning_order(weight, **scores), counts.tolist(), strict=True)):

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from trim_kernels import row_mask, row_order, testing
 
 
-@pytest.mark.parametrize("scoring", testing.SCORINGS)
-@pytest.mark.parametrize("dtype", testing.DTYPES)
-@pytest.mark.parametrize("matrix", testing.MATRICES)
-def test_reference_is_sorted_by_score_and_column(matrix, dtype, scoring):
-    weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
-    scores = testing.SCORINGS[scoring](weight)
+def test_reference_is_sorted_by_score_and_column(scored):
+    weight, scores = scored
     order = row_order(weight, **scores, backend="reference")
     assert order.dtype == torch.int32
     assert order.shape == weight.shape

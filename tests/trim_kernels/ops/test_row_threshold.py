@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import struct
 
-import pytest
 import torch
 
 from trim_kernels import row_threshold, testing
@@ -13,13 +12,9 @@ def float_bits(value: float) -> int:
     return struct.unpack("<i", struct.pack("<f", value))[0]
 
 
-@pytest.mark.parametrize("scoring", testing.SCORINGS)
-@pytest.mark.parametrize("dtype", testing.DTYPES)
-@pytest.mark.parametrize("matrix", testing.MATRICES)
-def test_reference_is_the_first_weight_that_stays(matrix, dtype, scoring):
-    weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype])
+def test_reference_is_the_first_weight_that_stays(scored):
+    weight, scores = scored
     columns = weight.shape[1]
-    scores = testing.SCORINGS[scoring](weight)
     counts = testing.mixed_counts(weight)
     key, column = row_threshold(weight, counts, **scores, backend="reference")
     expected = []

@@ -16,7 +16,7 @@ def prune_rows_(weight: Tensor, prune_count: Tensor, column_scale: Tensor | None
     key, column = row_threshold(rows, prune_count, column_scale, score)
     native.call("prune_rows", rows, column_scale, score, key, column)
     if rows is not weight:
-        weight.detach().copy_(rows)
+        weight.copy_(rows)
 
 
 def _apart(scoring: Tensor | None, weight: Tensor) -> Tensor | None:
