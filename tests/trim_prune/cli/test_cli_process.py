@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -44,8 +45,10 @@ def test_ctrl_c_exits_with_130_and_leaves_nothing(llama_folder, text, tmp_path):
     out = tmp_path / "results" / "out"
     options = ["--sparsity", "0.5", "--samples", "15000", "--seqlen", "64", "--data", str(file), "--out", str(out)]
     call = [sys.executable, "-m", "trim_prune", "prune", str(llama_folder), *options]
-    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        watchdog = threading.Timer(100, process.kill)
+    # One thread: on a busy machine several would spin for each other, and a tiny model take minutes.
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=alone) as process:
+        watchdog = threading.Timer(300, process.kill)
         watchdog.start()
         assert any(line.strip() == "prune" for line in process.stderr)
         process.send_signal(signal.SIGINT)
