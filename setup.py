@@ -1,7 +1,8 @@
 """Builds csrc with ninja into trim_kernels/lib; everything else is in pyproject.toml.
 
 Needs no torch. Without a C++ compiler (``CXX=none`` plays that) the package installs all the same and runs on its
-plain-torch references.
+plain-torch references; without nvcc (``NVCC=none``) it installs without CUDA kernels, which
+``TRIM_KERNELS_CUDA_ARCHS="90a 100"`` compiles for fewer GPUs.
 """
 
 from __future__ import annotations
@@ -19,21 +20,28 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
-BUILD = ROOT / "build" / "native"
-CSRC = Path("..", "..", "csrc")  # from BUILD: ninja would split an absolute path at its spaces
+BUILD = ROOT / "build"
+CSRC = Path("..", "..", "csrc")  # from a folder in BUILD: ninja would split an absolute path at its spaces
 LIBRARY = f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
+CUDA_LIBRARY = "libtrim_kernels_cuda.so"
 
 FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-ffp-contract=fast", "-pthread"]
 INCLUDES = [f"-I{CSRC / folder}" for folder in ("include", "common", "cpu")]
 # The standard library's templates ignore -fvisibility=hidden.
-EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={CSRC / 'cpu' / 'exports.map'}"]
+EXPORTS_MAP = CSRC / "common" / "exports.map"
+EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={EXPORTS_MAP}"]
 ONCE = ["dispatch", "parallel", "row_metrics", "row_rounding", "row_search"]
-PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "row_outputs"]
+PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "row_outputs", "nm_select", "column_sqnorm", "gram"]
 X86_INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
 }
+CUDA_FLAGS = ["-std=c++17", "-O3", "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"]
+CUDA_INCLUDES = [f"-I{CSRC / folder}" for folder in ("include", "common", "cuda", Path("cuda", "ptx"))]
+CUDA_ARCHITECTURES = ["80", "86", "89", "90a", "100", "120"]
+ONLY_FOR = {"row_products_hopper": "90a"}
+"""Files with instructions of one architecture."""
 
 
 def compiler() -> str | None:
@@ -73,35 +81,100 @@ def ninja_file(cxx: str) -> str:
     return "\n".join([*lines, f"default {LIBRARY}", ""])
 
 
-def build_native() -> Path | None:
-    """The built library, or None without a compiler."""
-    cxx = compiler()
-    if cxx is None:
-        print("trim-kernels: no C++ compiler found; installing without native kernels", file=sys.stderr)
+def nvcc() -> str | None:
+    """The command of CUDA's compiler: $NVCC, or nvcc where it is usually found."""
+    chosen = os.environ.get("NVCC")
+    if chosen == "none":
         return None
+    if chosen and not shutil.which(chosen):
+        raise SystemExit(f"trim-kernels: no compiler at NVCC={chosen}; correct it, or NVCC=none for no CUDA kernels")
+    return chosen or next(
+        (found for name in ("nvcc", "/usr/local/cuda/bin/nvcc") if (found := shutil.which(name))), None
+    )
+
+
+def cuda_architectures(command: str) -> list[str]:
+    """What to compile for: $TRIM_KERNELS_CUDA_ARCHS, or all of ours that this nvcc knows."""
+    wanted = os.environ.get("TRIM_KERNELS_CUDA_ARCHS", "").replace(",", " ").replace(";", " ").split()
+    listing = subprocess.run([command, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    known = [line.removeprefix("compute_").strip() for line in listing.splitlines()]
+    supported = [name for name in CUDA_ARCHITECTURES if name.rstrip("a") in known]
+    unknown = set(wanted) - set(supported)
+    if unknown or not supported:
+        raise SystemExit(
+            f"trim-kernels: TRIM_KERNELS_CUDA_ARCHS: expected some of {' '.join(supported)}, got {' '.join(wanted)}; "
+            "correct it, or NVCC=none for no CUDA kernels"
+        )
+    return wanted or supported
+
+
+def cuda_ninja_file(command: str) -> str:
+    """Every object of the CUDA library, each for all architectures, and the library."""
+    architectures = cuda_architectures(command)
+    names = " ".join(f"sm_{name}" for name in architectures)
+    lines = [
+        "rule compile",
+        f"  command = {command} {' '.join(CUDA_FLAGS + CUDA_INCLUDES)} $options -MD -MF $out.d -c $in -o $out",
+        "  description = compile $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {command} -shared -cudart static -Xlinker --version-script={EXPORTS_MAP} $in -o $out",
+        "  description = link $out",
+    ]
+    sources = sorted(path.stem for path in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    for source in sources:
+        # A file for an architecture that is not wanted is compiled for the others, and holds nothing then.
+        chosen = [name for name in architectures if name == ONLY_FOR.get(source, name)] or architectures
+        codes = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in chosen]
+        lines += [
+            f"build {source}.o: compile {CSRC / 'cuda' / source}.cu",
+            f"  options = {' '.join(codes)} '-DTRIM_ARCHITECTURES=\"{names}\"'",
+        ]
+    lines.append(f"build {CUDA_LIBRARY}: link {' '.join(f'{source}.o' for source in sources)}")
+    return "\n".join([*lines, f"default {CUDA_LIBRARY}", ""])
+
+
+def build_with_ninja(folder: Path, ninja_file: str, library: str, remedy: str) -> Path:
+    """Write the ninja file and run it."""
     import ninja
 
-    BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "build.ninja").write_text(ninja_file(cxx), encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "build.ninja").write_text(ninja_file, encoding="utf-8")
     try:
-        subprocess.run([Path(ninja.BIN_DIR) / "ninja", "-C", BUILD], check=True)
+        subprocess.run([Path(ninja.BIN_DIR) / "ninja", "-C", folder], check=True)
     except subprocess.CalledProcessError:
         raise SystemExit(
-            f"trim-kernels: {cxx} could not compile csrc (its messages are above); choose another compiler with CXX, "
-            "or CXX=none to install without native kernels"
+            f"trim-kernels: {library} could not be compiled (the compiler's messages are above); {remedy}"
         ) from None
-    return BUILD / LIBRARY
+    return folder / library
+
+
+def build_libraries() -> list[Path]:
+    """The libraries that this machine has compilers for."""
+    built = []
+    cxx, cuda = compiler(), nvcc()
+    if cxx:
+        remedy = "choose another compiler with CXX, or CXX=none to install without native kernels"
+        built.append(build_with_ninja(BUILD / "native", ninja_file(cxx), LIBRARY, remedy))
+    else:
+        print("trim-kernels: no C++ compiler found; installing without native kernels", file=sys.stderr)
+    if cuda:
+        remedy = "choose another nvcc with NVCC, or NVCC=none to install without CUDA kernels"
+        built.append(build_with_ninja(BUILD / "cuda", cuda_ninja_file(cuda), CUDA_LIBRARY, remedy))
+    else:
+        print("trim-kernels: no nvcc found; installing without CUDA kernels", file=sys.stderr)
+    return built
 
 
 class BuildWithLibrary(build_py):  # type: ignore[misc]
-    """Copies the library into the package: of the build, or of the source tree if it is editable."""
+    """Copies the libraries into the package: of the build, or of the source tree if it is editable."""
 
     def run(self) -> None:
-        """Build the library first, then the Python files."""
-        built = build_native()
-        if built is not None:
-            packages = ROOT if self.editable_mode else Path(self.build_lib)
-            target = packages / "trim_kernels" / "lib" / LIBRARY
+        """Build the libraries first, then the Python files."""
+        packages = ROOT if self.editable_mode else Path(self.build_lib)
+        for built in build_libraries():
+            target = packages / "trim_kernels" / "lib" / built.name
             target.parent.mkdir(parents=True, exist_ok=True)
             # A rename, so that a process that has the old library mapped keeps it.
             shutil.copy(built, target.with_suffix(".new"))
@@ -113,8 +186,8 @@ class WithLibrary(Distribution):  # type: ignore[misc]
     """A distribution with a compiled part belongs to its platform; without one it runs anywhere."""
 
     def has_ext_modules(self) -> bool:
-        """Whether there is a compiler for the library."""
-        return compiler() is not None
+        """Whether there is a compiler for one of the libraries."""
+        return compiler() is not None or nvcc() is not None
 
 
 class AnyPythonWheel(bdist_wheel):  # type: ignore[misc]

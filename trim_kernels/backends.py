@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 ENVIRONMENT_VARIABLE = "TRIM_KERNELS_BACKEND"
-MODULES = {"cpu": "native", "reference": "reference"}
+MODULES = {"cuda": "cuda", "triton": "triton", "cpu": "native", "reference": "reference"}
 """Backends, fastest first, and the module in each op's folder that implements it."""
 
 
@@ -42,7 +42,10 @@ def decide(op: str, requested: str, call: Mapping[str, Any]) -> Decision:
         raise ValueError(f"backend: expected auto, {' or '.join(MODULES)}, got {requested!r}")
     refusals: dict[str, str] = {}
     for name in MODULES if requested == "auto" else (requested,):
-        reason = _module(op, name).refusal(call)
+        module = _module(op, name)
+        reason = module.refusal(call)
+        if reason is None and requested == "auto" and hasattr(module, "reluctance"):
+            reason = module.reluctance(call)
         if reason is None:
             return Decision(op, name, refusals)
         refusals[name] = reason
@@ -55,14 +58,14 @@ def implementation(op: str, requested: str, call: Mapping[str, Any]) -> Callable
     return function
 
 
-def explain(op: str, weight: Tensor, *, backend: str = "auto", **options: object) -> str:
-    """Say which backend a call of ``op`` on ``weight`` runs on, and why not on a faster one.
+def explain(op: str, tensor: Tensor, *, backend: str = "auto", **options: object) -> str:
+    """Say which backend a call of ``op`` on ``tensor`` (its weight, or its x) runs on, and why not on a faster one.
 
     ``options`` are the call's keyword arguments; only allocate_rows' ``layer_metric`` matters to the choice today::
 
         print(trim_kernels.explain("row_mask", weight))
     """
-    return str(decide(op, backend, {"weight": weight, **options}))
+    return str(decide(op, backend, {"x" if op in ("column_sqnorm_", "gram_") else "weight": tensor, **options}))
 
 
 def _module(op: str, backend: str) -> ModuleType:

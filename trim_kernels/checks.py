@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LARGEST_GROUP = 32
+"""The most columns of a group of which some are kept (keep n of m)."""
 
 
 def describe(value: object) -> str:
@@ -60,9 +62,15 @@ def check_inputs(weight: Tensor, inputs: Tensor) -> None:
         )
 
 
-def check_call(call: Mapping[str, Any]) -> None:
+def check_call(op: str, call: Mapping[str, Any]) -> None:
     """Check the arguments of an operator, by name: what the kernels read must be as large as they think it is."""
+    if "acc" in call:
+        check_activations(call["x"], call["token_mask"])
+        check_accumulator(op, call["acc"], call["x"])
+        return
     check_weight(call["weight"])
+    if "of" in call:
+        check_keep_of(call["keep"], call["of"])
     check_scoring(call["weight"], call["column_scale"], call["score"])
     if "prune_count" in call:
         as_prune_count(call["weight"], call["prune_count"])
@@ -91,9 +99,34 @@ def require_counts_in_range(prune_count: Tensor, columns: int) -> None:
         raise ValueError(f"prune_count: expected values from 0 to {columns}, got {int(prune_count[row])} at row {row}")
 
 
-def check_writable(weight: Tensor) -> None:
-    overlaps = any(size > 1 and stride == 0 for size, stride in zip(weight.shape, weight.stride(), strict=True))
+def check_writable(tensor: Tensor, name: str = "weight") -> None:
+    overlaps = any(size > 1 and stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     if overlaps:
         raise ValueError(
-            "weight: expected a tensor whose elements have their own memory, got an expanded one; clone it"
+            f"{name}: expected a tensor whose elements have their own memory, got an expanded one; clone it"
         )
+
+
+def check_keep_of(keep: int, of: int) -> None:
+    for name, value, low, high in (("of", of, 1, LARGEST_GROUP), ("keep", keep, 0, of)):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"{name}: expected an int from {low} to {high}, got {describe(value)}")
+
+
+def check_activations(x: Tensor, token_mask: Tensor | None) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] == 0 or x.dtype not in WEIGHT_DTYPES:
+        raise ValueError(f"x: expected a float32, bfloat16 or float16 matrix [T, C] with C >= 1, got {describe(x)}")
+    if token_mask is not None:
+        check_tensor("token_mask", token_mask, (x.shape[0],), torch.bool, x.device)
+
+
+def check_accumulator(op: str, acc: Tensor, x: Tensor) -> None:
+    columns = x.shape[1]
+    shape, dtypes = {
+        "column_sqnorm_": ((columns,), (torch.float32, torch.float64)),
+        "gram_": ((columns, columns), (torch.float32,)),
+    }[op]
+    if not isinstance(acc, Tensor) or acc.shape != shape or acc.dtype not in dtypes or acc.device != x.device:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise ValueError(f"acc: expected {names} {list(shape)} on {x.device}, got {describe(acc)}")
+    check_writable(acc, "acc")

@@ -15,13 +15,15 @@ from trim_kernels import backends
 from trim_kernels.checks import check_call
 
 _SCORED = "Tensor weight, Tensor prune_count, Tensor? column_scale, Tensor? score"
+_GROUPED = "Tensor weight, int keep, int of, Tensor? column_scale, Tensor? score"
+_CHECKED = "bool check_values, str backend"
 _SCHEMAS = {
-    "row_threshold": f"({_SCORED}, str backend) -> (Tensor key, Tensor column)",
-    "row_mask": f"({_SCORED}, bool packed, str backend) -> Tensor",
-    "prune_rows_": f"({_SCORED.replace('Tensor weight', 'Tensor(a!) weight')}, str backend) -> ()",
-    "row_order": "(Tensor weight, Tensor? column_scale, Tensor? score, str backend) -> Tensor",
+    "row_threshold": f"({_SCORED}, {_CHECKED}) -> (Tensor key, Tensor column)",
+    "row_mask": f"({_SCORED}, bool packed, {_CHECKED}) -> Tensor",
+    "prune_rows_": f"({_SCORED.replace('Tensor weight', 'Tensor(a!) weight')}, {_CHECKED}) -> ()",
+    "row_order": f"(Tensor weight, Tensor? column_scale, Tensor? score, {_CHECKED}) -> Tensor",
     "row_quality": (
-        "(Tensor weight, Tensor prune_count, Tensor inputs, Tensor? column_scale, Tensor? score, str backend)"
+        f"(Tensor weight, Tensor prune_count, Tensor inputs, Tensor? column_scale, Tensor? score, {_CHECKED})"
         " -> (Tensor dense_sq, Tensor dropped_sq, Tensor cross, Tensor peak)"
     ),
     "allocate_rows": (
@@ -29,6 +31,10 @@ _SCHEMAS = {
         " float[] learning_rates, float[] negative_learning_rates, int iterations, float max_sparsity,"
         " str layer_metric, str row_metric, str rounding, str backend) -> (Tensor prune_count, Tensor trace)"
     ),
+    "nm_mask": f"({_GROUPED}, bool packed, {_CHECKED}) -> Tensor",
+    "prune_nm_": f"({_GROUPED.replace('Tensor weight', 'Tensor(a!) weight')}, {_CHECKED}) -> ()",
+    "column_sqnorm_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
+    "gram_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
 }
 
 
@@ -38,15 +44,25 @@ def _fake_row_threshold(weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 
 
 def _fake_row_mask(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool, backend: str
+    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool, *_: object
 ) -> Tensor:
+    return _fake_mask(weight, packed)
+
+
+def _fake_nm_mask(
+    weight: Tensor, keep: int, of: int, column_scale: Tensor | None, score: Tensor | None, packed: bool, *_: object
+) -> Tensor:
+    return _fake_mask(weight, packed)
+
+
+def _fake_mask(weight: Tensor, packed: bool) -> Tensor:
     rows, columns = weight.shape
     if packed:
         return weight.new_empty((rows, (columns + 7) // 8), dtype=torch.uint8)
     return weight.new_empty((rows, columns), dtype=torch.bool)
 
 
-def _fake_prune_rows_(*_: object) -> None:
+def _fake_in_place(*_: object) -> None:
     return None
 
 
@@ -77,10 +93,14 @@ def _fake_allocate_rows(
 _FAKES: dict[str, Callable[..., object]] = {
     "row_threshold": _fake_row_threshold,
     "row_mask": _fake_row_mask,
-    "prune_rows_": _fake_prune_rows_,
+    "prune_rows_": _fake_in_place,
     "row_order": _fake_row_order,
     "row_quality": _fake_row_quality,
     "allocate_rows": _fake_allocate_rows,
+    "nm_mask": _fake_nm_mask,
+    "prune_nm_": _fake_in_place,
+    "column_sqnorm_": _fake_in_place,
+    "gram_": _fake_in_place,
 }
 
 
@@ -88,7 +108,7 @@ def _kernel(op: str, names: list[str]) -> Callable[..., object]:
     def run(*args: object) -> object:
         call = dict(zip(names, args, strict=True))
         backend = str(call.pop("backend"))
-        check_call(call)
+        check_call(op, call)
         with torch.no_grad():
             return backends.implementation(op, backend, call)(**call)
 

@@ -57,3 +57,10 @@ def _first_offender(name: str, tensor: Tensor, bad: Tensor, expected: str) -> st
     position = bad.nonzero()[0].tolist()
     value = tensor[tuple(position)].item()
     return f"{name}: expected {expected}, got {value} at {position} ({int(bad.sum())} of {tensor.numel()} values)"
+
+
+def apart(scoring: Tensor | None, weight: Tensor) -> Tensor | None:
+    """The scale or score itself, or a copy if it lies in the weight's memory, which is about to change."""
+    if scoring is None or scoring.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
+        return scoring
+    return scoring.clone()

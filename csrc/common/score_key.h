@@ -1,8 +1,15 @@
-// The score of one weight as an ordered integer. Shared by every kernel, so that all of them order weights alike.
+// The score of one weight as an ordered integer. Shared by every kernel, on CPU and GPU, so that all of them order weights
+// alike.
 // Internal linkage on purpose: files compiled for different instruction sets must not share the emitted code.
 #pragma once
 #include <cstdint>
 #include <cstring>
+
+#ifdef __CUDACC__
+#define TRIM_INLINE __host__ __device__ __forceinline__
+#else
+#define TRIM_INLINE inline
+#endif
 
 namespace trim {
 namespace {
@@ -11,42 +18,50 @@ constexpr uint32_t kInfinityBits = 0x7f800000u;
 constexpr uint32_t kSignBit = 0x80000000u;
 constexpr int32_t kNothingStays = 0x7fffffff;
 
-inline uint32_t bits_of(float value) {
+TRIM_INLINE uint32_t bits_of(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 
-inline float float_of(uint32_t bits) {
+TRIM_INLINE float float_of(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 // The key of a product or of a given score: the sign of a zero does not count.
-inline uint32_t key_of(float score) { return bits_of(score) & ~kSignBit; }
+TRIM_INLINE uint32_t key_of(float score) { return bits_of(score) & ~kSignBit; }
 
 struct Float32 {
   using Storage = uint32_t;
-  static float widen(Storage raw) { return float_of(raw); }
-  static bool is_finite(Storage raw) { return (raw & kInfinityBits) != kInfinityBits; }
+  TRIM_INLINE static float widen(Storage raw) { return float_of(raw); }
+  TRIM_INLINE static bool is_finite(Storage raw) { return (raw & kInfinityBits) != kInfinityBits; }
 };
 
 struct BFloat16 {
   using Storage = uint16_t;
-  static float widen(Storage raw) { return float_of(uint32_t(raw) << 16); }
-  static bool is_finite(Storage raw) { return (raw & 0x7f80u) != 0x7f80u; }
+  TRIM_INLINE static float widen(Storage raw) { return float_of(uint32_t(raw) << 16); }
+  TRIM_INLINE static bool is_finite(Storage raw) { return (raw & 0x7f80u) != 0x7f80u; }
 };
 
 struct Float16 {
   using Storage = uint16_t;
   // No float32 operation meets a subnormal number: a process may have told the processor to take those for zero.
-  static float widen(Storage raw) {
+  TRIM_INLINE static float widen(Storage raw) {
+#ifdef __CUDA_ARCH__
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(raw));
+    return value;
+#else
     const uint32_t normal = (uint32_t(raw & 0x7fffu) << 13) + (112u << 23);  // the exponent's bias goes from 15 to 127
     const uint32_t subnormal = bits_of(static_cast<float>(static_cast<int32_t>(raw & 0x3ffu)) * 0x1p-24f);
-    return float_of((raw & 0x7c00u ? normal : subnormal) | uint32_t(raw & 0x8000u) << 16);
+// A mask and no choice: compilers turn only the former into vectors.
+    const uint32_t is_normal = -static_cast<uint32_t>((raw & 0x7c00u) != 0);
+    return float_of((normal & is_normal) | (subnormal & ~is_normal) | uint32_t(raw & 0x8000u) << 16);
+#endif
   }
-  static bool is_finite(Storage raw) { return (raw & 0x7c00u) != 0x7c00u; }
+  TRIM_INLINE static bool is_finite(Storage raw) { return (raw & 0x7c00u) != 0x7c00u; }
 };
 
 // The first weight of a row that stays. A weight goes iff it comes before in pruning order.
@@ -54,7 +69,7 @@ struct Threshold {
   uint32_t key;
   int32_t column;
 
-  bool keeps(uint32_t other_key, int32_t other_column) const {
+  TRIM_INLINE bool keeps(uint32_t other_key, int32_t other_column) const {
     return (other_key > key) | ((other_key == key) & (other_column >= column));
   }
 };

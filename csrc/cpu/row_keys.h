@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <new>
 
+#include "dtypes.h"
 #include "parallel.h"
 #include "score_key.h"
 #include "trim_kernels.h"
@@ -25,19 +26,6 @@ class Buffer {
  private:
   T* data_;
 };
-
-// Calls visit with the type that stands for the weight's dtype.
-template <class Visit>
-auto with_dtype(const tk_scored& scored, Visit visit) {
-  switch (scored.dtype) {
-    case TK_BFLOAT16:
-      return visit(BFloat16{});
-    case TK_FLOAT16:
-      return visit(Float16{});
-    default:
-      return visit(Float32{});
-  }
-}
 
 template <class Dtype>
 typename Dtype::Storage* weight_row(const tk_scored& scored, int64_t row) {

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_abi().
-#define TK_ABI 1
+#define TK_ABI 2
 
 enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
@@ -37,13 +37,20 @@ typedef enum {
 } tk_layer_metric;
 
 typedef struct {
-  void* weight;  // only tk_prune_rows writes it
+  void* weight;  // only tk_prune_rows and tk_prune_nm write it
   int64_t rows, columns, stride;
   int32_t dtype;              // tk_dtype
   const float* column_scale;  // [columns], finite and >= 0, or NULL
   const float* score;         // [rows, columns], or NULL; excludes column_scale
   int64_t score_stride;
 } tk_scored;
+
+typedef struct {
+  const void* x;  // [tokens, columns]
+  int64_t tokens, columns, stride;
+  int32_t dtype;              // tk_dtype
+  const uint8_t* token_mask;  // [tokens], 1 = the token counts, or NULL: all count
+} tk_activations;
 
 // Prune counts are in [0, columns]; the caller checks. `threads` >= 1.
 
@@ -79,6 +86,21 @@ typedef struct {
 // after i steps, NaN where nothing was tried. rows >= 1.
 int tk_allocate_rows(const tk_scored*, const float* inputs, int64_t tokens, const tk_search*, int32_t* prune_count,
                      double* trace, int threads);
+
+// 1 <= of <= 32, 0 <= keep <= of. Of every `of` consecutive columns the last `keep` in pruning order stay; of a shorter
+// last group of `tail` columns, ceil(keep * tail / of).
+
+// mask: as that of tk_row_mask.
+int tk_nm_mask(const tk_scored*, int keep, int of, int packed, uint8_t* mask, int threads);
+
+// Zeroes every weight that does not stay; after TK_BAD_VALUE the weight is as it was.
+int tk_prune_nm(const tk_scored*, int keep, int of, int threads);
+
+// acc [columns], float64 or float32: += sum over tokens of x[token, column]^2, in float64, rounded once.
+int tk_column_sqnorm(const tk_activations*, void* acc, int acc_is_double, int threads);
+
+// acc [columns, columns]: its lower triangle, diagonal included, += x^T x; the upper triangle stays as it is.
+int tk_gram(const tk_activations*, float* acc, int64_t stride, int threads);
 
 // The TK_ABI that this binary was compiled with.
 int tk_abi(void);

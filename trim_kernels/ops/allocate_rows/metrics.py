@@ -7,7 +7,7 @@ need the outputs themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -68,6 +68,14 @@ def quality_of_outputs(dense: Tensor, pruned: Tensor) -> RowQuality:
         peak=dense.square().amax(dim=1),
         tokens=dense.shape[1],
     )
+
+
+def metric_refusal(call: Mapping[str, object]) -> str | None:
+    """Why a backend that keeps row statistics only cannot run this call of allocate_rows."""
+    metric = call.get("layer_metric", "cosine")
+    if metric in STATISTIC_METRICS:
+        return None
+    return f"layer_metric {metric!r} needs the outputs; without them only {', '.join(STATISTIC_METRICS)}"
 
 
 def layer_metric_names() -> list[str]:

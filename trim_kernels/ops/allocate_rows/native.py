@@ -9,15 +9,13 @@ import torch
 from torch import Tensor
 
 from trim_kernels import native
-from trim_kernels.ops.allocate_rows.metrics import ROW_METRICS, STATISTIC_METRICS
-from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
+from trim_kernels.c_types import unit_stride
+from trim_kernels.ops.allocate_rows.metrics import metric_refusal
+from trim_kernels.ops.allocate_rows.options import search_options
 
 
 def refusal(call: Mapping[str, object]) -> str | None:
-    metric = call.get("layer_metric", "cosine")
-    if metric not in STATISTIC_METRICS:
-        return f"layer_metric {metric!r} needs the outputs; without them only {', '.join(STATISTIC_METRICS)}"
-    return native.refusal(call)
+    return metric_refusal(call) or native.refusal(call)
 
 
 def allocate_rows(
@@ -36,26 +34,25 @@ def allocate_rows(
 ) -> tuple[Tensor, Tensor]:
     rows, columns = weight.shape
     rates = [*learning_rates, *negative_learning_rates]
-    search = native.Search(
-        # The enumerations of trim_kernels.h have the order of these tables.
-        layer_metric=list(STATISTIC_METRICS).index(layer_metric),
-        row_metric=list(ROW_METRICS).index(row_metric),
-        exact=rounding == "exact",
-        sparsity=sparsity,
-        max_sparsity=max_sparsity,
-        total=total_count(rows, columns, sparsity),
-        cap=row_cap(columns, max_sparsity),
-        rates=(ctypes.c_double * len(rates))(*rates),
-        positive_rates=len(learning_rates),
-        negative_rates=len(negative_learning_rates),
-        iterations=iterations,
+    on_host = (ctypes.c_double * len(rates))(*rates)
+    search = search_options(
+        rows,
+        columns,
+        sparsity,
+        max_sparsity,
+        layer_metric,
+        row_metric,
+        rounding,
+        ctypes.addressof(on_host),
+        (len(learning_rates), len(negative_learning_rates)),
+        iterations,
     )
     tokens = inputs.to(torch.float32).contiguous()
     prune_count = torch.empty(rows, dtype=torch.int32)
     trace = torch.empty((1 + len(rates), 1 + iterations), dtype=torch.float64)
     native.call(
         "allocate_rows",
-        native.unit_stride(weight),
+        unit_stride(weight),
         column_scale,
         score,
         tokens,

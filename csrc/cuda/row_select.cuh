@@ -1,0 +1,199 @@
+// row_select and prune_rows: one block a row, persistent. The weight is read from memory once; what is pruned in place is
+// read again from the cache that the first read filled.
+#pragma once
+#include <type_traits>
+
+#include "block_select.cuh"
+#include "dynamic_shared.cuh"
+
+namespace trim {
+namespace {
+
+constexpr int kLoadsAhead = 3;
+
+// Keys of a row in registers: thread t holds the columns 8 * (v * kThreads + t) to + 7.
+template <class Dtype, int kThreads, int kVectors>
+struct RowInRegisters {
+  static constexpr int64_t kColumns = int64_t{kThreads} * kVectors * kVector;
+
+  __device__ __forceinline__ RowInRegisters(const ScoredRow<Dtype>& row) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      // The compiler would have all loads under way at once, and no registers left for the keys.
+      if (v % kLoadsAhead == 0) asm volatile("" ::: "memory");
+      row.keys(column(v), key[v]);
+    }
+  }
+
+  __device__ __forceinline__ static int32_t column(int v) { return (v * kThreads + threadIdx.x) * kVector; }
+
+  template <class Visit>
+  __device__ __forceinline__ void each(Visit visit) const {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) visit(column(v), key[v]);
+  }
+
+  uint32_t key[kVectors][kVector];
+};
+
+// Keys of a row made anew in each pass, for rows that registers cannot hold.
+template <class Dtype, int kThreads>
+struct RowReread {
+  __device__ RowReread(const ScoredRow<Dtype>& row) : row(row) {}
+
+  template <class Visit>
+  __device__ __forceinline__ void each(Visit visit) const {
+    for (int32_t first = 0; first < row.columns; first += kThreads * kVector) {
+      const int32_t column = first + static_cast<int32_t>(threadIdx.x) * kVector;
+      uint32_t key[kVector];
+      row.keys(column, key);
+      visit(column, key);
+    }
+  }
+
+  const ScoredRow<Dtype>& row;
+};
+
+// One bit for each of eight columns: whether it stays.
+__device__ __forceinline__ uint32_t kept_bits(const uint32_t (&key)[kVector], Threshold threshold, int32_t column) {
+  uint32_t bits = 0;
+  const int32_t going = threshold.column - column;  // so many of these columns go if their key is the threshold's
+#pragma unroll
+  for (int e = 0; e < kVector; ++e) bits |= (key[e] >= threshold.key + (e < going) ? 1u : 0u) << e;
+  return bits;
+}
+
+// Eight bits as eight bytes of 0 or 1, the lowest first.
+__device__ __forceinline__ uint64_t bytes_of(uint32_t bits) {
+  // Each half of the product has one bit of the nibble at the bottom of each byte.
+  const uint32_t low = (bits & 15u) * 0x00204081u & 0x01010101u, high = (bits >> 4) * 0x00204081u & 0x01010101u;
+  return static_cast<uint64_t>(high) << 32 | low;
+}
+
+__device__ __forceinline__ void write_bytes(uint8_t* mask, uint32_t bits, int32_t left) {
+  if (left >= kVector && reinterpret_cast<uintptr_t>(mask) % 8 == 0) {
+    *reinterpret_cast<uint64_t*>(mask) = bytes_of(bits);
+    return;
+  }
+  for (int e = 0; e < kVector && e < left; ++e) mask[e] = bits >> e & 1u;
+}
+
+// Zeroes the weights whose bit is 0.
+template <class Dtype>
+__device__ __forceinline__ void zero_others(const ScoredRow<Dtype>& row, typename Dtype::Storage* weight,
+                                            int32_t column, uint32_t bits) {
+  if (bits == 0xffu) return;
+  if (row.whole(column)) {
+    Eight<Dtype> raw = row.weights(column);
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) raw.value[e] = bits >> e & 1u ? raw.value[e] : 0;
+    Bytes16* out = reinterpret_cast<Bytes16*>(weight + column);
+#pragma unroll
+    for (size_t i = 0; i < sizeof raw / 16; ++i) memcpy(&out[i], reinterpret_cast<const char*>(&raw) + 16 * i, 16);
+    return;
+  }
+  for (int e = 0; e < kVector && column + e < row.columns; ++e) {
+    if (!(bits >> e & 1u)) weight[column + e] = 0;
+  }
+}
+
+// What a selection wants of one row.
+template <class Dtype, class Row>
+__device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, const ScoredRow<Dtype>& scored,
+                                          const Row& row, int64_t index, Threshold threshold,
+                                          const tk_cuda_selected& out) {
+  if (out.key && threadIdx.x == 0) {
+    out.key[index] = static_cast<int32_t>(threshold.key);
+    out.column[index] = threshold.column;
+  }
+  if (!out.mask && !out.prune) return;
+  const int32_t columns = matrix.columns;
+  uint8_t* const mask = out.mask + index * (out.packed ? (columns + 7) / 8 : columns);
+  typename Dtype::Storage* const weight = matrix.weight + index * matrix.stride;
+  row.each([&](int32_t column, const uint32_t(&key)[kVector]) {
+    if (column >= columns) return;
+    const uint32_t bits = kept_bits(key, threshold, column);
+    if (out.prune) {
+      asm volatile("" ::: "memory");  // as above: one vector of weights at a time
+      zero_others(scored, weight, column, bits);
+    } else if (out.packed) {
+      mask[column / 8] = static_cast<uint8_t>(columns - column < kVector ? bits & ((1u << (columns - column)) - 1) : bits);
+    } else {
+      write_bytes(mask + column, bits, columns - column);
+    }
+  });
+}
+
+// The thresholds of the block's rows, or those given.
+template <class Dtype, class Row, int kThreads>
+__device__ __forceinline__ void select_row(const ScoredMatrix<Dtype>& matrix, const ScoredRow<Dtype>& scored,
+                                           int64_t index, const int32_t* prune_count, const tk_cuda_selected& out,
+                                           int32_t* bad, SelectShared<kThreads>& shared) {
+  clear_counters(shared);
+  __syncthreads();
+  const Row row(scored);
+  const int32_t columns = matrix.columns, count = prune_count[index];
+  if (bad) {
+    bool found = count < 0 || count > columns;
+    row.each([&](int32_t column, const uint32_t(&key)[kVector]) { found |= scored.is_bad(column, key); });
+    if (found) atomicOr(bad, 1);
+  }
+  Threshold threshold{static_cast<uint32_t>(kNothingStays), columns};
+  if (count < columns) {
+    threshold =
+        find_threshold<kThreads>(row, columns, static_cast<uint32_t>(max(count, 0)), out.key != nullptr, shared);
+  }
+  write_row(matrix, scored, row, index, threshold, out);
+}
+
+// Blocks per multiprocessor that the registers must allow, so that some wait for memory while others count.
+template <class Dtype, int kThreads>
+constexpr int kResident = kThreads > 128 ? 1 : std::is_same<Dtype, BFloat16>::value ? 4 : 3;
+
+template <class Dtype, int kThreads, int kVectors>
+__global__ void __launch_bounds__(kThreads, kResident<Dtype, kThreads>) select_rows(ScoredMatrix<Dtype> matrix, const int32_t* prune_count,
+                                                        tk_cuda_selected out, int32_t* bad) {
+  __shared__ SelectShared<kThreads> shared;
+  for (int64_t index = blockIdx.x; index < matrix.rows; index += gridDim.x) {
+    const ScoredRow<Dtype> scored(matrix, index);
+    select_row<Dtype, RowInRegisters<Dtype, kThreads, kVectors>>(matrix, scored, index, prune_count, out, bad, shared);
+  }
+}
+
+constexpr int kWideThreads = 1024;
+
+// Rows wider than registers hold. With `staged` a row's weights are copied to shared memory first.
+template <class Dtype>
+__global__ void __launch_bounds__(kWideThreads) select_wide_rows(ScoredMatrix<Dtype> matrix, const int32_t* prune_count,
+                                                                 tk_cuda_selected out, int32_t* bad, bool staged) {
+  using Storage = typename Dtype::Storage;
+  __shared__ SelectShared<kWideThreads> shared;
+  Storage* const copy = reinterpret_cast<Storage*>(trim_dynamic_shared);
+  for (int64_t index = blockIdx.x; index < matrix.rows; index += gridDim.x) {
+    ScoredRow<Dtype> scored(matrix, index);
+    if (staged) {
+      for (int32_t column = threadIdx.x * kVector; column < matrix.columns; column += kWideThreads * kVector) {
+        *reinterpret_cast<Eight<Dtype>*>(copy + column) = scored.weights(column);
+      }
+      scored.weight = copy;  // of which a thread reads only what it wrote
+    }
+    select_row<Dtype, RowReread<Dtype, kWideThreads>>(matrix, scored, index, prune_count, out, bad, shared);
+  }
+}
+
+// Zeroes every weight before the threshold of its row; one thread for eight columns, at every kRows-th row.
+template <class Dtype>
+__global__ void prune_below(ScoredMatrix<Dtype> matrix, const int32_t* key, const int32_t* column) {
+  const int32_t first = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x) * kVector;
+  if (first >= matrix.columns) return;
+  for (int64_t index = blockIdx.y; index < matrix.rows; index += gridDim.y) {
+    const ScoredRow<Dtype> row(matrix, index);
+    uint32_t keys[kVector];
+    row.keys(first, keys);
+    const Threshold threshold{static_cast<uint32_t>(key[index]), column[index]};
+    zero_others(row, matrix.weight + index * matrix.stride, first, kept_bits(keys, threshold, first));
+  }
+}
+
+}  // namespace
+}  // namespace trim

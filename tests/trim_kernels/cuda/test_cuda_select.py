@@ -1,0 +1,91 @@
+"""row_threshold, row_mask and prune_rows_ on the CUDA kernels: every nasty matrix, width and schedule."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from trim_kernels import prune_rows_, row_mask, row_threshold, testing
+
+pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
+SELECTIONS = {
+    "row_threshold": testing.check_row_threshold,
+    "row_mask": testing.check_row_mask,
+    "prune_rows_": testing.check_prune_rows,
+}
+WIDTHS = [1, 7, 8, 200, 2048, 2049, 5120, 5121, 8961, 13825, 16897, 29568]
+
+
+@pytest.mark.parametrize("op", SELECTIONS)
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+@pytest.mark.parametrize("matrix", testing.MATRICES)
+def test_nasty_matrices(op, dtype, matrix, case):
+    for layout, scoring in itertools.product(testing.LAYOUTS, testing.SCORINGS):
+        weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype], layout)
+        with case(layout=layout, scoring=scoring):
+            SELECTIONS[op]("cuda", weight, testing.mixed_counts(weight), **testing.SCORINGS[scoring](weight))
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_widths(columns, ties, case):
+    weight = torch.randn(5, columns, generator=torch.Generator().manual_seed(columns))
+    if ties:
+        weight = weight.mul(2).round()
+    scale = torch.ones(columns) if ties else torch.rand(columns, generator=torch.Generator().manual_seed(1))
+    counts = torch.tensor([0, columns, 1 % (columns + 1), columns // 2, columns - 1], dtype=torch.int32)
+    for op, check in SELECTIONS.items():
+        with case(op=op):
+            check("cuda", weight.bfloat16(), counts, column_scale=scale)
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_any_schedule(dtype, cuda_on_cpu):
+    weight = testing.nasty_matrix("3x2049", testing.DTYPES[dtype]).mul(4).round()
+    for seed in range(10):
+        cuda_on_cpu.cuda_on_cpu_seed(seed)
+        testing.check_row_mask("cuda", weight, testing.mixed_counts(weight))
+
+
+@pytest.mark.parametrize("shared_bytes", [20_000, 232_448], ids=["re-read", "staged"])
+def test_rows_wider_than_registers(shared_bytes, monkeypatch):
+    monkeypatch.setenv("TRIM_SHIM_SHARED_BYTES", str(shared_bytes))
+    weight = torch.randn(3, 33_000, generator=torch.Generator().manual_seed(3)).mul(8).round()
+    for op in SELECTIONS.values():
+        op("cuda", weight.half(), testing.mixed_counts(weight))
+
+
+def test_without_checks_the_weight_is_pruned_in_one_pass():
+    weight = testing.nasty_matrix("17x129", torch.bfloat16)
+    counts = testing.mixed_counts(weight)
+    expected = prune_rows_(weight.clone(), counts, backend="reference")
+    assert torch.equal(prune_rows_(weight, counts, check_values=False, backend="cuda"), expected)
+
+
+def test_without_checks_bad_values_do_no_harm_to_other_rows():
+    weight = testing.nasty_matrix("17x129", torch.float32)
+    counts = torch.full((17,), 40, dtype=torch.int32)
+    expected = row_mask(weight, counts, backend="reference")
+    weight[3, 5], counts[4], counts[5] = float("nan"), -7, 1_000_000
+    mask = row_mask(weight, counts, check_values=False, backend="cuda")
+    good = [row for row in range(17) if row not in (3, 4, 5)]
+    assert torch.equal(mask[good], expected[good])
+
+
+@pytest.mark.parametrize("op", [row_mask, row_threshold, prune_rows_])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_a_bad_weight_is_named_and_nothing_is_written(op, bad):
+    weight = testing.nasty_matrix("17x129", torch.bfloat16)
+    weight[16, 128] = bad
+    before = weight.clone()
+    with pytest.raises(ValueError, match=rf"^weight: expected finite values, got {bad} at \[16, 128\]"):
+        op(weight, 40, column_scale=torch.zeros(129), backend="cuda")
+    assert torch.equal(weight.nan_to_num(), before.nan_to_num())
+
+
+def test_a_bad_count_is_named():
+    counts = torch.tensor([0, 8, 7], dtype=torch.int32)
+    with pytest.raises(ValueError, match="^prune_count: expected values from 0 to 7, got 8 at row 1$"):
+        row_mask(testing.nasty_matrix("3x7", torch.float32), counts, backend="cuda")

@@ -1,0 +1,39 @@
+"""row_threshold on CUDA: radix selection, one block a row, keys in registers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from trim_kernels import cuda
+from trim_kernels.c_types import scored, unit_stride
+from trim_kernels.checks import require_counts_in_range
+from trim_kernels.cuda import refusal as refusal
+from trim_kernels.cuda import reluctance as reluctance
+
+
+def row_threshold(
+    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, check_values: bool
+) -> tuple[Tensor, Tensor]:
+    key = torch.empty(weight.shape[0], dtype=torch.int32, device=weight.device)
+    column = torch.empty_like(key)
+    selected = cuda.Selected(key=key.data_ptr(), column=column.data_ptr())
+    select_rows(weight, prune_count, column_scale, score, check_values, selected)
+    return key, column
+
+
+def select_rows(
+    weight: Tensor,
+    prune_count: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    check_values: bool,
+    selected: cuda.Selected,
+) -> None:
+    """Select in every row and write what ``selected`` asks for."""
+    matrix = scored(unit_stride(weight), column_scale, score)
+    bad = cuda.value_flag(weight, column_scale, check_values)
+    cuda.call("row_select", weight.device, matrix, prune_count.contiguous(), selected, bad=bad)
+    if bad is not None and int(bad):
+        require_counts_in_range(prune_count, weight.shape[1])
+        cuda.require_good(bad, weight, column_scale, score)
