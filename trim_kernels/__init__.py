@@ -10,6 +10,10 @@ from trim_kernels.backends import explain
 from trim_kernels.bits import pack_bits, unpack_bits
 from trim_kernels.ops.allocate_rows import RowBudget, Trial, allocate_rows
 from trim_kernels.ops.allocate_rows.rounding import uniform_counts
+from trim_kernels.ops.column_sqnorm import column_sqnorm_
+from trim_kernels.ops.gram import gram_
+from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
@@ -23,8 +27,12 @@ __all__ = [
     "Trial",
     "__version__",
     "allocate_rows",
+    "column_sqnorm_",
     "explain",
+    "gram_",
+    "nm_mask",
     "pack_bits",
+    "prune_nm_",
     "prune_rows_",
     "row_mask",
     "row_order",

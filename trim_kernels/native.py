@@ -7,16 +7,17 @@ import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_not_negative
+from trim_kernels.c_types import Activations, Scored, activations, as_pointer, scored
+from trim_kernels.scoring import OVERFLOW, apart, require_finite, require_finite_tensor, require_not_negative
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_ABI = 1
+_ABI = 2
 """TK_ABI of trim_kernels.h."""
 _BAD_VALUE, _OUT_OF_MEMORY, _OVERFLOW = 1, 2, 4
 
@@ -29,41 +30,13 @@ _SIGNATURES = {
     "row_order": (_POINTER,),
     "row_quality": (_POINTER, _POINTER, _SIZE, _POINTER),
     "allocate_rows": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER),
+    "nm_mask": (_INT, _INT, _INT, _POINTER),
+    "prune_nm": (_INT, _INT),
+    "column_sqnorm": (_POINTER, _INT),
+    "gram": (_POINTER, _SIZE),
 }
-"""What each function of trim_kernels.h takes between the scored weight and the number of threads."""
-
-
-class _Scored(ctypes.Structure):
-    """tk_scored of trim_kernels.h."""
-
-    _fields_ = (
-        ("weight", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("columns", ctypes.c_int64),
-        ("stride", ctypes.c_int64),
-        ("dtype", ctypes.c_int32),
-        ("column_scale", ctypes.c_void_p),
-        ("score", ctypes.c_void_p),
-        ("score_stride", ctypes.c_int64),
-    )
-
-
-class Search(ctypes.Structure):
-    """tk_search of trim_kernels.h."""
-
-    _fields_ = (
-        ("layer_metric", ctypes.c_int),
-        ("row_metric", ctypes.c_int),
-        ("exact", ctypes.c_int32),
-        ("sparsity", ctypes.c_double),
-        ("max_sparsity", ctypes.c_double),
-        ("total", ctypes.c_int64),
-        ("cap", ctypes.c_int64),
-        ("rates", ctypes.POINTER(ctypes.c_double)),
-        ("positive_rates", ctypes.c_int64),
-        ("negative_rates", ctypes.c_int64),
-        ("iterations", ctypes.c_int64),
-    )
+"""What each function of trim_kernels.h takes between its struct and the number of threads."""
+_ACCUMULATING = ("column_sqnorm", "gram")
 
 
 @functools.cache
@@ -78,7 +51,8 @@ def _load() -> ctypes.CDLL | str:
     if not hasattr(library, "tk_abi") or library.tk_abi() != _ABI:
         return f"{LIBRARY} was built from other sources than this package; reinstall it"
     for name, middle in _SIGNATURES.items():
-        getattr(library, f"tk_{name}").argtypes = (ctypes.POINTER(_Scored), *middle, _INT)
+        first = Activations if name in _ACCUMULATING else Scored
+        getattr(library, f"tk_{name}").argtypes = (ctypes.POINTER(first), *middle, _INT)
     library.tk_instruction_set.restype = ctypes.c_char_p
     library.tk_use_instruction_set.argtypes = (ctypes.c_char_p,)
     return library
@@ -93,9 +67,10 @@ def _loaded() -> ctypes.CDLL:
 
 def refusal(call: Mapping[str, object]) -> str | None:
     """Why the native CPU backend cannot run this call."""
-    weight = call["weight"]
-    if isinstance(weight, Tensor) and weight.device.type != "cpu":
-        return f"the weight is on {weight.device}"
+    for name, what in (("weight", "the weight"), ("x", "x")):
+        tensor = call.get(name)
+        if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+            return f"{what} is on {tensor.device}"
     library = _load()
     return library if isinstance(library, str) else None
 
@@ -127,20 +102,7 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
         # The kernels check what they read once; the scale is read in every row, so it is checked here.
         require_finite_tensor("column_scale", column_scale)
         require_not_negative("column_scale", column_scale)
-    scale = None if column_scale is None else column_scale.contiguous()
-    matrix = None if score is None else unit_stride(score)
-    scored = _Scored(
-        weight.data_ptr(),
-        weight.shape[0],
-        weight.shape[1],
-        weight.stride(0),
-        _DTYPES[weight.dtype],
-        None if scale is None else scale.data_ptr(),
-        None if matrix is None else matrix.data_ptr(),
-        0 if matrix is None else matrix.stride(0),
-    )
-    pointers = [_as_pointer(argument) for argument in arguments]
-    status = getattr(_loaded(), f"tk_{function}")(ctypes.byref(scored), *pointers, torch.get_num_threads())
+    status = _run(function, scored(weight, column_scale, score), *arguments)
     if status == _BAD_VALUE:
         require_finite(weight, column_scale, score)
         for argument in arguments:
@@ -148,18 +110,27 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
                 require_finite_tensor("inputs", argument)
     if status == _OVERFLOW:
         raise ValueError(OVERFLOW)
+    _require_success(function, status, weight.shape[1])
+
+
+def accumulate(function: str, acc: Tensor, x: Tensor, token_mask: Tensor | None, *arguments: object) -> None:
+    """Call ``tk_<function>`` to add what it finds in ``x``, which may be a view of it, to ``acc`` of unit stride.
+
+    Raises:
+        MemoryError: scratch memory could not be had.
+    """
+    read = activations(cast(Tensor, apart(x, acc)), token_mask)
+    _require_success(function, _run(function, read, acc, *arguments), x.shape[1])
+
+
+def _run(function: str, first: ctypes.Structure, *arguments: object) -> int:
+    pointers = [as_pointer(argument) for argument in arguments]
+    status: int = getattr(_loaded(), f"tk_{function}")(ctypes.byref(first), *pointers, torch.get_num_threads())
+    return status
+
+
+def _require_success(function: str, status: int, columns: int) -> None:
     if status == _OUT_OF_MEMORY:
-        raise MemoryError(f"{function}: no scratch memory for rows of {weight.shape[1]} columns")
+        raise MemoryError(f"{function}: no scratch memory for rows of {columns} columns")
     if status != 0:
         raise RuntimeError(f"{function}: the native library returned status {status}")
-
-
-def _as_pointer(argument: object) -> object:
-    if isinstance(argument, Tensor):
-        return argument.data_ptr()
-    return ctypes.addressof(argument) if isinstance(argument, ctypes.Structure) else argument
-
-
-def unit_stride(matrix: Tensor) -> Tensor:
-    """The matrix itself if the columns of a row lie side by side, else a copy that has them so."""
-    return matrix if matrix.stride(1) == 1 or matrix.shape[1] == 1 else matrix.contiguous()

@@ -86,6 +86,22 @@ TRIM_EXPORT int tk_allocate_rows(const tk_scored* scored, const float* inputs, i
   });
 }
 
+TRIM_EXPORT int tk_nm_mask(const tk_scored* scored, int keep, int of, int packed, uint8_t* mask, int threads) {
+  return guarded([=] { return active()->nm_mask(scored, keep, of, packed, mask, threads); });
+}
+
+TRIM_EXPORT int tk_prune_nm(const tk_scored* scored, int keep, int of, int threads) {
+  return guarded([=] { return active()->prune_nm(scored, keep, of, threads); });
+}
+
+TRIM_EXPORT int tk_column_sqnorm(const tk_activations* activations, void* acc, int acc_is_double, int threads) {
+  return guarded([=] { return active()->column_sqnorm(activations, acc, acc_is_double, threads); });
+}
+
+TRIM_EXPORT int tk_gram(const tk_activations* activations, float* acc, int64_t stride, int threads) {
+  return guarded([=] { return active()->gram(activations, acc, stride, threads); });
+}
+
 TRIM_EXPORT int tk_abi(void) { return TK_ABI; }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }

@@ -35,7 +35,10 @@ CALLS = {
     "row_order": trim_kernels.row_order,
     "row_quality": lambda weight, **options: trim_kernels.row_quality(weight, 2, inputs(), **options),
     "allocate_rows": lambda weight, **options: trim_kernels.allocate_rows(weight, inputs(), 0.5, **options),
+    "nm_mask": lambda weight, **options: trim_kernels.nm_mask(weight, 2, 4, **options),
+    "prune_nm_": lambda weight, **options: trim_kernels.prune_nm_(weight, 2, 4, **options),
 }
+GROUPED = {"nm_mask": trim_kernels.nm_mask, "prune_nm_": trim_kernels.prune_nm_}
 COUNTED = {
     "row_threshold": trim_kernels.row_threshold,
     "row_mask": trim_kernels.row_mask,
@@ -202,7 +205,7 @@ def test_inputs_that_are_not_finite_where_the_weight_is_zero(op, backend):
 
 @pytest.mark.parametrize("op", CALLS)
 def test_unknown_backend(op):
-    with pytest.raises(ValueError, match=r"^backend: expected auto, cpu or reference, got 'gpu'$"):
+    with pytest.raises(ValueError, match=r"^backend: expected auto, cuda.* or reference, got 'gpu'$"):
         CALLS[op](weight(), backend="gpu")
 
 
@@ -245,6 +248,109 @@ def test_allocate_rows_with_a_sparsity_beyond_the_cap():
 def test_prune_rows_of_an_expanded_weight(backend):
     with pytest.raises(ValueError, match=r"^weight: expected .* their own memory, got an expanded one; clone it$"):
         trim_kernels.prune_rows_(torch.ones(1, 7).expand(3, 7), 2, backend=backend)
+
+
+WRONG_PATTERNS = {
+    "no columns": ((0, 0), "of: expected an int from 1 to 32, got int 0"),
+    "too many columns": ((2, 33), "of: expected an int from 1 to 32, got int 33"),
+    "float columns": ((2, 4.0), "of: expected an int from 1 to 32, got float 4.0"),
+    "bool columns": ((1, True), "of: expected an int from 1 to 32, got bool True"),
+    "negative": ((-1, 4), "keep: expected an int from 0 to 4, got int -1"),
+    "more than there are": ((5, 4), "keep: expected an int from 0 to 4, got int 5"),
+    "float": ((0.5, 4), "keep: expected an int from 0 to 4, got float 0.5"),
+    "text": (("2", 4), "keep: expected an int from 0 to 4, got str '2'"),
+}
+
+
+@pytest.mark.parametrize("op", GROUPED)
+@pytest.mark.parametrize("wrong", WRONG_PATTERNS)
+def test_keep_n_of_m_with_a_wrong_pattern(op, wrong):
+    pattern, message = WRONG_PATTERNS[wrong]
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        GROUPED[op](weight(), *pattern)
+
+
+def test_prune_nm_of_an_expanded_weight(backend):
+    with pytest.raises(ValueError, match=r"^weight: expected .* their own memory, got an expanded one; clone it$"):
+        trim_kernels.prune_nm_(torch.ones(1, 7).expand(3, 7), 2, 4, backend=backend)
+
+
+ACCUMULATING = {"column_sqnorm_": trim_kernels.column_sqnorm_, "gram_": trim_kernels.gram_}
+ACCUMULATORS = {"column_sqnorm_": torch.zeros(7), "gram_": torch.zeros(7, 7)}
+EXPECTED_ACC = {"column_sqnorm_": "float32 or float64 [7] on cpu", "gram_": "float32 [7, 7] on cpu"}
+
+WRONG_ACTIVATIONS = {
+    "vector": (torch.ones(7), "float32 [7] on cpu"),
+    "batch": (torch.ones(2, 3, 7), "float32 [2, 3, 7] on cpu"),
+    "no columns": (torch.ones(3, 0), "float32 [3, 0] on cpu"),
+    "float64": (torch.ones(3, 7, dtype=torch.float64), "float64 [3, 7] on cpu"),
+    "int32": (torch.ones(3, 7, dtype=torch.int32), "int32 [3, 7] on cpu"),
+    "list": ([[1.0]], "list [[1.0]]"),
+}
+
+
+@pytest.mark.parametrize("op", ACCUMULATING)
+@pytest.mark.parametrize("wrong", WRONG_ACTIVATIONS)
+def test_activations_of_a_wrong_kind(op, wrong):
+    value, came = WRONG_ACTIVATIONS[wrong]
+    message = rf"^x: expected a float32, bfloat16 or float16 matrix \[T, C\] with C >= 1, got {re.escape(came)}$"
+    with pytest.raises(ValueError, match=message):
+        ACCUMULATING[op](ACCUMULATORS[op], value)
+
+
+WRONG_ACCUMULATORS = {
+    "too short": (torch.zeros(6), "float32 [6] on cpu"),
+    "not square": (torch.zeros(3, 7), "float32 [3, 7] on cpu"),
+    "bfloat16": (torch.zeros(7).bfloat16(), "bfloat16 [7] on cpu"),
+    "bfloat16 matrix": (torch.zeros(7, 7).bfloat16(), "bfloat16 [7, 7] on cpu"),
+    "elsewhere": (torch.zeros(7, device="meta"), "float32 [7] on meta"),
+    "matrix elsewhere": (torch.zeros(7, 7, device="meta"), "float32 [7, 7] on meta"),
+    "number": (0.0, "float 0.0"),
+}
+
+
+@pytest.mark.parametrize("op", ACCUMULATING)
+@pytest.mark.parametrize("wrong", WRONG_ACCUMULATORS)
+def test_accumulator_of_a_wrong_kind(op, wrong):
+    value, came = WRONG_ACCUMULATORS[wrong]
+    message = rf"^acc: expected {re.escape(EXPECTED_ACC[op])}, got {re.escape(came)}$"
+    with pytest.raises(ValueError, match=message):
+        ACCUMULATING[op](value, torch.ones(3, 7))
+
+
+def test_a_gram_matrix_in_float64():
+    with pytest.raises(ValueError, match=r"^acc: expected float32 \[7, 7\] on cpu, got float64 \[7, 7\] on cpu$"):
+        trim_kernels.gram_(torch.zeros(7, 7).double(), torch.ones(3, 7))
+
+
+@pytest.mark.parametrize("op", ACCUMULATING)
+def test_an_expanded_accumulator(op, backend):
+    with pytest.raises(ValueError, match=r"^acc: expected .* their own memory, got an expanded one; clone it$"):
+        ACCUMULATING[op](torch.zeros(1).expand_as(ACCUMULATORS[op]), torch.ones(3, 7), backend=backend)
+
+
+WRONG_TOKEN_MASKS = {
+    "too short": (torch.ones(2, dtype=torch.bool), "bool [2] on cpu"),
+    "of the columns": (torch.ones(7, dtype=torch.bool), "bool [7] on cpu"),
+    "of a batch": (torch.ones(1, 3, dtype=torch.bool), "bool [1, 3] on cpu"),
+    "int64": (torch.ones(3, dtype=torch.int64), "int64 [3] on cpu"),
+    "elsewhere": (torch.ones(3, dtype=torch.bool, device="meta"), "bool [3] on meta"),
+    "list": ([True, False, True], "list [True, False, True]"),
+}
+
+
+@pytest.mark.parametrize("op", ACCUMULATING)
+@pytest.mark.parametrize("wrong", WRONG_TOKEN_MASKS)
+def test_token_mask_of_a_wrong_kind(op, wrong):
+    value, came = WRONG_TOKEN_MASKS[wrong]
+    with pytest.raises(ValueError, match=rf"^token_mask: expected bool \[3\] on cpu, got {re.escape(came)}$"):
+        ACCUMULATING[op](ACCUMULATORS[op], torch.ones(3, 7), token_mask=value)
+
+
+@pytest.mark.parametrize("op", ACCUMULATING)
+def test_an_unknown_backend_for_a_sum_over_tokens(op):
+    with pytest.raises(ValueError, match=r"^backend: expected auto, cuda.* or reference, got 'gpu'$"):
+        ACCUMULATING[op](ACCUMULATORS[op], torch.ones(3, 7), backend="gpu")
 
 
 BAD_CALLS = {

@@ -91,6 +91,57 @@ def test_any_selection_equals_reference(op, call):
     SELECTIONS[op]("cpu", weight, prune_count, **scoring)
 
 
+NM = {"nm_mask": testing.check_nm_mask, "prune_nm_": testing.check_prune_nm}
+PATTERNS = [(2, 4), (3, 5), (9, 16), (16, 32)]
+
+
+@pytest.mark.parametrize("op", NM)
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+@pytest.mark.parametrize("matrix", testing.MATRICES)
+def test_keep_n_of_m_equals_reference(op, dtype, matrix, case):
+    for layout, scoring, pattern in itertools.product(testing.LAYOUTS, testing.SCORINGS, PATTERNS):
+        with case(layout=layout, scoring=scoring, pattern=pattern):
+            weight = testing.nasty_matrix(matrix, testing.DTYPES[dtype], layout)
+            NM[op]("cpu", weight, *pattern, **testing.SCORINGS[scoring](weight))
+
+
+@pytest.mark.parametrize("op", NM)
+@hypothesis.given(call=calls(), of=st.integers(1, 32), share=st.floats(0, 1))
+@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+def test_any_n_of_m_equals_reference(op, call, of, share):
+    weight, _, scoring = call
+    NM[op]("cpu", weight, round(share * of), of, **scoring)
+
+
+@pytest.mark.parametrize("op", NM)
+@pytest.mark.parametrize("of", range(1, 33))
+def test_every_n_of_every_m_equals_reference(op, of):
+    weight = testing.nasty_matrix("ties", torch.float32)[:2]
+    for keep in range(of + 1):
+        NM[op]("cpu", weight, keep, of)
+
+
+@pytest.mark.parametrize("op", NM)
+def test_keep_n_of_m_reads_strided_scales_and_scores_right(op):
+    weight = testing.nasty_matrix("17x129", torch.float32)
+    column_scale = torch.arange(2.0 * 129)[::2]
+    NM[op]("cpu", weight, 3, 8, column_scale=column_scale)
+    NM[op]("cpu", weight, 3, 8, score=weight.abs().t().contiguous().t())
+    NM[op]("cpu", weight, 3, 8, score=column_scale.expand(17, 129))
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+@pytest.mark.parametrize("shape", [(1, 1), (8, 512), (9, 513), (130, 191), (257, 193)], ids=str)
+def test_sums_over_tokens_are_as_exact_as_plain_torch(shape, dtype):
+    tokens, columns = shape
+    x = testing.heavy_tailed(1, columns, tokens)[1].t().to(testing.DTYPES[dtype])
+    acc = torch.randn(columns, columns, generator=torch.Generator().manual_seed(columns))
+    for token_mask in (None, torch.arange(tokens) % 5 != 2):
+        testing.check_column_sqnorm("cpu", acc[0], x, token_mask)
+        testing.check_column_sqnorm("cpu", acc[0].double(), x, token_mask)
+        testing.check_gram("cpu", acc, x, token_mask)
+
+
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 

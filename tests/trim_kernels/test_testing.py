@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from trim_kernels import testing
+from trim_kernels.ops.column_sqnorm import reference as column_sqnorm
+from trim_kernels.ops.gram import reference as gram
+from trim_kernels.ops.nm_mask import reference as nm_mask
+from trim_kernels.ops.prune_nm import reference as prune_nm
 from trim_kernels.ops.prune_rows import reference as prune_rows
 from trim_kernels.ops.row_mask import reference as row_mask
 from trim_kernels.ops.row_order import reference as row_order
@@ -16,6 +20,7 @@ MODULES = {
     "row_threshold": (row_threshold, testing.check_row_threshold),
     "row_mask": (row_mask, testing.check_row_mask),
     "row_order": (row_order, lambda backend, weight, _: testing.check_row_order(backend, weight)),
+    "nm_mask": (nm_mask, lambda backend, weight, _: testing.check_nm_mask(backend, weight, 2, 4)),
 }
 
 
@@ -61,8 +66,12 @@ def write_outside(_, call):
 
 def test_a_write_outside_of_a_view_is_noticed(sabotage):
     sabotage("prune_rows_", prune_rows, write_outside)
+    sabotage("prune_nm_", prune_nm, write_outside)
+    weight = testing.nasty_matrix("5x8", torch.float32, "offset")
     with pytest.raises(AssertionError, match="prune_rows_ memory around the weight: 1 of"):
-        testing.check_prune_rows("cpu", testing.nasty_matrix("5x8", torch.float32, "offset"), 4)
+        testing.check_prune_rows("cpu", weight, 4)
+    with pytest.raises(AssertionError, match="prune_nm_ memory around the weight: 1 of"):
+        testing.check_prune_nm("cpu", weight, 2, 4)
 
 
 @pytest.mark.parametrize("statistic", range(4))
@@ -75,6 +84,49 @@ def test_an_error_of_a_hundredth_of_a_percent_is_noticed(statistic, sabotage):
     weight, inputs, _ = testing.heavy_tailed(8, 64, 16)
     with pytest.raises(AssertionError, match=r"^row_quality \w+: rows \[3\]: error of .* units, allowed"):
         testing.check_row_quality("cpu", weight, 32, inputs)
+
+
+SUMS = {"column_sqnorm_": (column_sqnorm, torch.ones(9)), "gram_": (gram, torch.ones(9, 9))}
+CHECKS = {"column_sqnorm_": testing.check_column_sqnorm, "gram_": testing.check_gram}
+
+
+def one_token_less(_, call):
+    call["acc"][(-1,) * call["acc"].dim()] -= call["x"][3, -1].float().square()
+
+
+def a_relative_error(_, call):
+    call["acc"][(-1,) * call["acc"].dim()] *= 1 + 1e-5
+
+
+@pytest.mark.parametrize("spoil", [one_token_less, a_relative_error])
+@pytest.mark.parametrize("op", SUMS)
+def test_a_wrong_sum_is_noticed(op, spoil, sabotage):
+    module, acc = SUMS[op]
+    sabotage(op, module, spoil)
+    with pytest.raises(AssertionError, match=rf"^{op}: 1 of \d+ values are wrong, first at .*: got .*, in float64 "):
+        CHECKS[op]("cpu", acc, testing.heavy_tailed(1, 9, 30)[1].t())
+
+
+def write_above_the_diagonal(_, call):
+    call["acc"][0, 1] += 1
+
+
+def write_beside(_, call):
+    call["acc"].as_strided((1,), (1,), 0)[0] = 1
+
+
+@pytest.mark.parametrize("spoil", [write_above_the_diagonal, write_beside])
+def test_a_write_outside_of_the_lower_triangle_is_noticed(spoil, sabotage):
+    sabotage("gram_", gram, spoil)
+    acc = testing.LAYOUTS["offset"](torch.ones(9, 9))
+    with pytest.raises(AssertionError, match=r"^gram_ memory around the lower triangle: 1 of 82 values differ"):
+        testing.check_gram("cpu", acc, testing.heavy_tailed(1, 9, 30)[1].t())
+
+
+def test_a_write_outside_of_an_accumulator_is_noticed(sabotage):
+    sabotage("column_sqnorm_", column_sqnorm, write_beside)
+    with pytest.raises(AssertionError, match=r"^column_sqnorm_ memory around acc: 1 of 10 values differ"):
+        testing.check_column_sqnorm("cpu", torch.zeros(10)[1:], testing.heavy_tailed(1, 9, 30)[1].t())
 
 
 @pytest.mark.parametrize("dtype", testing.DTYPES)

@@ -13,20 +13,29 @@ from trim_kernels import testing
 WEIGHT, INPUTS, COLUMN_SCALE = testing.heavy_tailed(6, 21, 5)
 COUNTS = testing.mixed_counts(WEIGHT)
 SCORE = WEIGHT.abs()
+TOKENS = torch.tensor([True, False, True, True, False])
 SEARCH = ([0.01, 0.02], [-0.01], 3, 0.95, "cosine", "cosine", "exact")
 # The trace holds NaN for what was not tried, which opcheck takes for a difference: without steps there is none.
 NO_STEPS = ([0.01], [], 0, 0.95, "cosine", "cosine", "exact")
 CALLS = {
-    "row_threshold": (WEIGHT, COUNTS, COLUMN_SCALE, None),
-    "row_threshold with score": (WEIGHT, COUNTS, None, SCORE),
-    "row_mask": (WEIGHT, COUNTS, None, None, False),
-    "row_mask packed": (WEIGHT.bfloat16(), COUNTS, COLUMN_SCALE, None, True),
-    "prune_rows_": (WEIGHT, COUNTS, COLUMN_SCALE, None),
-    "prune_rows_ transposed": (WEIGHT.t().contiguous().t(), COUNTS, COLUMN_SCALE, None),
-    "row_order": (WEIGHT.half(), COLUMN_SCALE, None),
-    "row_order transposed": (WEIGHT.t().contiguous().t(), None, None),
-    "row_quality": (WEIGHT, COUNTS, INPUTS, COLUMN_SCALE, None),
+    "row_threshold": (WEIGHT, COUNTS, COLUMN_SCALE, None, True),
+    "row_threshold with score": (WEIGHT, COUNTS, None, SCORE, False),
+    "row_mask": (WEIGHT, COUNTS, None, None, False, True),
+    "row_mask packed": (WEIGHT.bfloat16(), COUNTS, COLUMN_SCALE, None, True, False),
+    "prune_rows_": (WEIGHT, COUNTS, COLUMN_SCALE, None, True),
+    "prune_rows_ transposed": (WEIGHT.t().contiguous().t(), COUNTS, COLUMN_SCALE, None, True),
+    "row_order": (WEIGHT.half(), COLUMN_SCALE, None, True),
+    "row_order transposed": (WEIGHT.t().contiguous().t(), None, None, True),
+    "row_quality": (WEIGHT, COUNTS, INPUTS, COLUMN_SCALE, None, True),
     "allocate_rows": (WEIGHT, INPUTS, 0.5, COLUMN_SCALE, None, *NO_STEPS),
+    "nm_mask": (WEIGHT, 2, 4, None, None, False, True),
+    "nm_mask packed": (WEIGHT.bfloat16(), 3, 5, COLUMN_SCALE, None, True, False),
+    "prune_nm_": (WEIGHT, 2, 4, None, SCORE, True),
+    "prune_nm_ transposed": (WEIGHT.t().contiguous().t(), 8, 16, COLUMN_SCALE, None, True),
+    "column_sqnorm_": (torch.zeros(21), INPUTS.t(), None),
+    "column_sqnorm_ with mask": (torch.zeros(42).double()[::2], INPUTS.t().half(), TOKENS),
+    "gram_": (torch.zeros(21, 21), INPUTS.t().bfloat16(), None),
+    "gram_ with mask": (torch.zeros(21, 21).t(), INPUTS.t(), TOKENS),
 }
 
 
@@ -73,6 +82,20 @@ def test_traced_pruning_equals_eager(count, backend):
     require_same_when_compiled("aot_eager", count, backend)
 
 
+def collect(x, token_mask, backend):
+    norms = trim_kernels.column_sqnorm_(torch.zeros(21), x, token_mask=token_mask, backend=backend)
+    products = trim_kernels.gram_(torch.zeros(21, 21), x, token_mask=token_mask, backend=backend)
+    mask = trim_kernels.nm_mask(products, 2, 4, column_scale=norms, backend=backend)
+    return trim_kernels.prune_nm_(products, 2, 4, column_scale=norms, backend=backend), mask
+
+
+def test_traced_sums_over_tokens_equal_eager(backend):
+    torch._dynamo.reset()
+    compiled = torch.compile(collect, fullgraph=True, backend="aot_eager")
+    for got, expected in zip(compiled(INPUTS.t(), TOKENS, backend), collect(INPUTS.t(), TOKENS, backend), strict=True):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
 @pytest.mark.filterwarnings("default")  # what inductor warns about is not ours
 def test_compiled_pruning_equals_eager():
@@ -82,6 +105,6 @@ def test_compiled_pruning_equals_eager():
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_meta_weight_gives_the_shapes_of_the_results(packed):
     weight = torch.empty(5, 9, device="meta", dtype=torch.bfloat16)
-    mask = trim_kernels.row_mask(weight, 3, packed=packed)
-    assert (mask.device.type, mask.dtype) == ("meta", torch.uint8 if packed else torch.bool)
-    assert mask.shape == ((5, 2) if packed else (5, 9))
+    for mask in (trim_kernels.row_mask(weight, 3, packed=packed), trim_kernels.nm_mask(weight, 2, 4, packed=packed)):
+        assert (mask.device.type, mask.dtype) == ("meta", torch.uint8 if packed else torch.bool)
+        assert mask.shape == ((5, 2) if packed else (5, 9))

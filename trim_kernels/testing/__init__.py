@@ -10,9 +10,13 @@ A backend is right when every check here passes on every matrix here::
             testing.check_row_mask("cpu", weight, weight.shape[1] // 2)
 """
 
-from trim_kernels.testing.brute_force import pruning_order
+from trim_kernels.testing.brute_force import nm_kept, pruning_order
 from trim_kernels.testing.contract import (
     check_allocate_rows,
+    check_column_sqnorm,
+    check_gram,
+    check_nm_mask,
+    check_prune_nm,
     check_prune_rows,
     check_row_mask,
     check_row_order,
@@ -35,6 +39,10 @@ __all__ = [
     "MATRICES",
     "SCORINGS",
     "check_allocate_rows",
+    "check_column_sqnorm",
+    "check_gram",
+    "check_nm_mask",
+    "check_prune_nm",
     "check_prune_rows",
     "check_row_mask",
     "check_row_order",
@@ -43,5 +51,6 @@ __all__ = [
     "heavy_tailed",
     "mixed_counts",
     "nasty_matrix",
+    "nm_kept",
     "pruning_order",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import math
+from fractions import Fraction
 
 from torch import Tensor
 
@@ -13,6 +15,22 @@ def pruning_order(
     """Columns of each row, sorted by (score, column)."""
     rows = row_scores(weight, column_scale=column_scale, score=score)
     return [sorted(range(len(row)), key=lambda column, row=row: (row[column], column)) for row in rows]  # type: ignore[misc]
+
+
+def nm_kept(
+    weight: Tensor, keep: int, of: int, *, column_scale: Tensor | None = None, score: Tensor | None = None
+) -> list[list[bool]]:
+    """Whether each weight is among the last ``keep`` of its group of ``of`` columns in pruning order."""
+    return [
+        [kept for first in range(0, len(row), of) for kept in _kept_of_group(row[first : first + of], keep, of)]
+        for row in row_scores(weight, column_scale=column_scale, score=score)
+    ]
+
+
+def _kept_of_group(group: list[float], keep: int, of: int) -> list[bool]:
+    order = sorted(range(len(group)), key=lambda column: (group[column], column))
+    kept = order[len(group) - math.ceil(Fraction(keep * len(group), of)) :]
+    return [column in kept for column in range(len(group))]
 
 
 def row_scores(weight: Tensor, *, column_scale: Tensor | None = None, score: Tensor | None = None) -> list[list[float]]:

@@ -1,7 +1,8 @@
 """What a backend owes: each check runs one call on it and compares with the reference, or raises AssertionError.
 
-Selections are integers and must be equal. Qualities are sums of many products, so they are compared with the truth in
-float64: a backend may err twice as much as plain torch in float32, or by what a few rounding errors explain.
+Selections are integers and must be equal. Qualities and Gram matrices are sums of many products, so they are compared
+with the truth in float64: a backend may err twice as much as plain torch in float32, or by what a few rounding errors
+explain.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from torch import Tensor
 from trim_kernels.ops.allocate_rows import RowBudget, allocate_rows
 from trim_kernels.ops.allocate_rows.metrics import STATISTIC_METRICS
 from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
+from trim_kernels.ops.column_sqnorm import column_sqnorm_
+from trim_kernels.ops.gram import gram_
+from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
@@ -24,7 +29,7 @@ ROUNDINGS_ALLOWED = 4
 """Rounding errors of float32 that an output may have anyway, each relative to the sum of its absolute products."""
 
 
-def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Any) -> None:
     """Keys and columns are equal; ``scoring`` is ``column_scale`` or ``score``."""
     got = row_threshold(weight, prune_count, **scoring, backend=backend)
     expected = row_threshold(weight, prune_count, **scoring, backend="reference")
@@ -32,7 +37,7 @@ def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor,
     _require_equal("row_threshold column", got.column, expected.column)
 
 
-def check_row_mask(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+def check_row_mask(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Any) -> None:
     """Masks are equal, as bools and packed."""
     for packed in (False, True):
         got = row_mask(weight, prune_count, **scoring, packed=packed, backend=backend)
@@ -40,7 +45,7 @@ def check_row_mask(backend: str, weight: Tensor, prune_count: int | Tensor, **sc
         _require_equal(f"row_mask packed={packed}", got, expected)
 
 
-def check_prune_rows(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Tensor) -> None:
+def check_prune_rows(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Any) -> None:
     """The same bits are left, in the weight and in the memory around it. ``weight`` itself stays as it is."""
     got, expected = _twin(weight), _twin(weight)
     returned = prune_rows_(got, prune_count, **scoring, backend=backend)
@@ -50,15 +55,31 @@ def check_prune_rows(backend: str, weight: Tensor, prune_count: int | Tensor, **
     _require_equal("prune_rows_ memory around the weight", _bits(_memory(got)), _bits(_memory(expected)))
 
 
-def check_row_order(backend: str, weight: Tensor, **scoring: Tensor) -> None:
+def check_nm_mask(backend: str, weight: Tensor, keep: int, of: int, **scoring: Any) -> None:
+    """Masks are equal, as bools and packed."""
+    for packed in (False, True):
+        got = nm_mask(weight, keep, of, **scoring, packed=packed, backend=backend)
+        expected = nm_mask(weight, keep, of, **scoring, packed=packed, backend="reference")
+        _require_equal(f"nm_mask packed={packed}", got, expected)
+
+
+def check_prune_nm(backend: str, weight: Tensor, keep: int, of: int, **scoring: Any) -> None:
+    """The same bits are left, in the weight and in the memory around it. ``weight`` itself stays as it is."""
+    got, expected = _twin(weight), _twin(weight)
+    returned = prune_nm_(got, keep, of, **scoring, backend=backend)
+    prune_nm_(expected, keep, of, **scoring, backend="reference")
+    assert returned is got, "prune_nm_: expected the weight itself back"
+    _require_equal("prune_nm_", _bits(got), _bits(expected))
+    _require_equal("prune_nm_ memory around the weight", _bits(_memory(got)), _bits(_memory(expected)))
+
+
+def check_row_order(backend: str, weight: Tensor, **scoring: Any) -> None:
     """Orders are equal."""
     got = row_order(weight, **scoring, backend=backend)
     _require_equal("row_order", got, row_order(weight, **scoring, backend="reference"))
 
 
-def check_row_quality(
-    backend: str, weight: Tensor, prune_count: int | Tensor, inputs: Tensor, **scoring: Tensor
-) -> None:
+def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, inputs: Tensor, **scoring: Any) -> None:
     """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
 
     Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic.
@@ -76,6 +97,40 @@ def check_row_quality(
             f"row_quality {name}: {_rows(wrong)}: error of {float(errors[wrong][0]):.3g} units, allowed {allowed:.3g}; "
             f"got {float(getattr(got, name)[wrong][0])!r}, in float64 {float(truth[wrong][0])!r}"
         )
+
+
+def check_column_sqnorm(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:
+    """The float64 sums are right but for their order, and rounded once. ``acc`` itself stays as it is."""
+    got = _twin(acc)
+    assert column_sqnorm_(got, x, token_mask=token_mask, backend=backend) is got, "column_sqnorm_: expected acc back"
+    counted = _counted(x, token_mask)
+    truth = acc.to(torch.float64) + counted.square().sum(0)
+    summing = (len(counted) + 1) * torch.finfo(torch.float64).eps * (acc.to(torch.float64).abs() + truth.abs())
+    allowed = summing + torch.finfo(acc.dtype).eps / 2 * truth.abs() + torch.finfo(acc.dtype).tiny
+    _require_within("column_sqnorm_", got, truth, allowed)
+    got.copy_(acc)
+    _require_equal("column_sqnorm_ memory around acc", _bits(_memory(got)), _bits(_memory(acc)))
+
+
+def check_gram(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:
+    """The lower triangle is as near the truth as plain torch in float32 brings it, within a factor of two.
+
+    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors. Everything else keeps its bits, and ``acc``
+    itself stays as it is.
+    """
+    got = _twin(acc)
+    assert gram_(got, x, token_mask=token_mask, backend=backend) is got, "gram_: expected acc back"
+    counted, lower = _counted(x, token_mask), torch.ones_like(acc, dtype=torch.bool).tril()
+    truth = acc.to(torch.float64) + counted.t() @ counted
+    plain = acc + counted.t().to(torch.float32) @ counted.to(torch.float32)
+    rounding = ROUNDINGS_ALLOWED * torch.finfo(torch.float32).eps
+    # A backend may flush subnormal products to zero.
+    underflow = max(1, len(counted)) * torch.finfo(torch.float32).tiny
+    unit = rounding * (acc.abs().to(torch.float64) + counted.abs().t() @ counted.abs()) + underflow
+    plain_error = ((plain - truth).abs() / unit)[lower].max()
+    _require_within("gram_", got[lower], truth[lower], max(1.0, 2 * float(plain_error)) * unit[lower])
+    got.copy_(torch.where(lower, acc, got))
+    _require_equal("gram_ memory around the lower triangle", _bits(_memory(got)), _bits(_memory(acc)))
 
 
 def check_allocate_rows(
@@ -145,6 +200,19 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
     }
 
 
+def _counted(x: Tensor, token_mask: Tensor | None) -> Tensor:
+    """The tokens that count, in float64."""
+    return (x if token_mask is None else x[token_mask]).to(torch.float64)
+
+
+def _require_within(what: str, got: Tensor, truth: Tensor, allowed: Tensor) -> None:
+    wrong = ~((got == truth.to(got.dtype)) | ((got - truth).abs() <= allowed))
+    assert not wrong.any(), (
+        f"{what}: {int(wrong.sum())} of {wrong.numel()} values are wrong, first at {wrong.nonzero()[0].tolist()}: "
+        f"got {float(got[wrong][0])!r}, in float64 {float(truth[wrong][0])!r} +- {float(allowed[wrong][0]):.3g}"
+    )
+
+
 def _require_equal(what: str, got: Tensor, expected: Tensor) -> None:
     assert got.dtype == expected.dtype, f"{what}: expected {expected.dtype}, got {got.dtype}"
     assert got.shape == expected.shape, f"{what}: expected {list(expected.shape)}, got {list(got.shape)}"
@@ -179,4 +247,4 @@ def _twin(tensor: Tensor) -> Tensor:
 
 def _bits(tensor: Tensor) -> Tensor:
     """The values as integers, which tell NaNs and signed zeros apart."""
-    return tensor.view(torch.int32 if tensor.element_size() == 4 else torch.int16)
+    return tensor.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])

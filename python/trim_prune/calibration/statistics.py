@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+import trim_kernels
+
 from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..models.discover import Linear
 
@@ -37,7 +39,7 @@ class LinearStatistics:
 
     @property
     def search_inputs(self) -> Tensor:
-        """float32 [C, N]: the input vectors that a row search looks at, one per column."""
+        """[C, N], in the dtype of the model: the input vectors that a row search looks at, one per column."""
         if not self._inputs:
             raise RuntimeError("search_inputs was not collected: declare it in needs")
         return torch.cat(self._inputs).t().contiguous()
@@ -47,11 +49,12 @@ class LinearStatistics:
         self.sequences += inputs.shape[0]
         if "column_energy" in needs:
             # One sum per sequence, added in order: the result does not depend on the batch size.
+            if self._energy is None:
+                self._energy = torch.zeros(inputs.shape[-1], dtype=torch.float64, device=inputs.device)
             for sequence in inputs:
-                energy = sequence.double().square_().sum(0)
-                self._energy = energy if self._energy is None else self._energy + energy
+                trim_kernels.column_sqnorm_(self._energy, sequence)
         if "search_inputs" in needs:
-            self._inputs.append(inputs[:, list(positions)].flatten(0, 1).float())
+            self._inputs.append(inputs[:, list(positions)].flatten(0, 1))
 
     def is_finite(self) -> bool:
         """Whether everything collected is free of NaN and infinity."""

@@ -70,6 +70,28 @@ def test_search_inputs_are_the_last_token_or_evenly_spaced_ones(inputs, count, p
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_search_inputs_keep_the_dtype_of_the_model_and_energies_are_float64(inputs, dtype):
+    statistics = LinearStatistics()
+    for batch in inputs.to(dtype).split(2):
+        statistics.add(batch, NEEDS, [7])
+    assert torch.equal(statistics.search_inputs, inputs[:, 7].t().to(dtype))
+    assert statistics.search_inputs.dtype == dtype
+    expected = inputs.to(dtype).double().square().sum((0, 1))
+    torch.testing.assert_close(statistics.column_energy, expected, rtol=1e-14, atol=0)
+
+
+@torch.no_grad()
+def test_a_batch_that_is_a_strided_view_counts_as_its_copy(inputs):
+    of_view, of_copy = LinearStatistics(), LinearStatistics()
+    view = inputs.transpose(1, 2).contiguous().transpose(1, 2)
+    of_view.add(view, NEEDS, [3, 7])
+    of_copy.add(inputs, NEEDS, [3, 7])
+    assert torch.equal(of_view.column_energy, of_copy.column_energy)
+    assert torch.equal(of_view.search_inputs, of_copy.search_inputs)
+
+
+@torch.no_grad()
 def test_the_batch_size_does_not_change_a_bit(inputs):
     def statistics(batch_size):
         _, collector, linears = collect(inputs, batch_size)

@@ -14,6 +14,7 @@ def prune_rows_(
     *,
     column_scale: Tensor | None = None,
     score: Tensor | None = None,
+    check_values: bool = True,
     backend: str = "auto",
 ) -> Tensor:
     """Set the ``prune_count[i]`` lowest scores of each row i of ``weight`` to zero; return ``weight``.
@@ -25,5 +26,5 @@ def prune_rows_(
     check_writable(weight)
     check_scoring(weight, column_scale, score)
     counts = as_prune_count(weight, prune_count)
-    torch.ops.trim_kernels.prune_rows_(weight, counts, column_scale, score, backend)
+    torch.ops.trim_kernels.prune_rows_(weight, counts, column_scale, score, check_values, backend)
     return weight

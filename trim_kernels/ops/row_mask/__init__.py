@@ -15,6 +15,7 @@ def row_mask(
     column_scale: Tensor | None = None,
     score: Tensor | None = None,
     packed: bool = False,
+    check_values: bool = True,
     backend: str = "auto",
 ) -> Tensor:
     """Mask of the weights that stay when row i loses its ``prune_count[i]`` lowest scores.
@@ -28,5 +29,5 @@ def row_mask(
     check_weight(weight)
     check_scoring(weight, column_scale, score)
     counts = as_prune_count(weight, prune_count)
-    mask: Tensor = torch.ops.trim_kernels.row_mask(weight, counts, column_scale, score, packed, backend)
+    mask: Tensor = torch.ops.trim_kernels.row_mask(weight, counts, column_scale, score, packed, check_values, backend)
     return mask

@@ -6,12 +6,18 @@ import torch
 from torch import Tensor
 
 from trim_kernels import native
+from trim_kernels.c_types import unit_stride
 from trim_kernels.checks import require_counts_in_range
 from trim_kernels.native import refusal as refusal
 
 
 def row_mask(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool
+    weight: Tensor,
+    prune_count: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    packed: bool,
+    check_values: bool,
 ) -> Tensor:
     rows, columns = weight.shape
     require_counts_in_range(prune_count, columns)
@@ -20,6 +26,6 @@ def row_mask(
     else:
         mask = torch.empty((rows, columns), dtype=torch.bool)
     native.call(
-        "row_mask", native.unit_stride(weight), column_scale, score, prune_count.contiguous(), int(packed), mask
+        "row_mask", unit_stride(weight), column_scale, score, prune_count.contiguous(), int(packed), mask
     )
     return mask

@@ -17,10 +17,16 @@ def refusal(call: Mapping[str, object]) -> None:
 
 
 def row_mask(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool
+    weight: Tensor,
+    prune_count: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    packed: bool,
+    check_values: bool,
 ) -> Tensor:
-    require_counts_in_range(prune_count, weight.shape[1])
-    require_finite(weight, column_scale, score)
+    if check_values:
+        require_counts_in_range(prune_count, weight.shape[1])
+        require_finite(weight, column_scale, score)
     order = torch.sort(scores(weight, column_scale, score), dim=1, stable=True).indices
     position = torch.arange(weight.shape[1], device=weight.device)
     stays = position >= prune_count.unsqueeze(1)

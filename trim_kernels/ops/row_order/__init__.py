@@ -9,7 +9,12 @@ from trim_kernels.checks import check_scoring, check_weight
 
 
 def row_order(
-    weight: Tensor, *, column_scale: Tensor | None = None, score: Tensor | None = None, backend: str = "auto"
+    weight: Tensor,
+    *,
+    column_scale: Tensor | None = None,
+    score: Tensor | None = None,
+    check_values: bool = True,
+    backend: str = "auto",
 ) -> Tensor:
     """Columns of each row in pruning order: ascending score, equal scores by lower column.
 
@@ -20,5 +25,5 @@ def row_order(
     """
     check_weight(weight)
     check_scoring(weight, column_scale, score)
-    order: Tensor = torch.ops.trim_kernels.row_order(weight, column_scale, score, backend)
+    order: Tensor = torch.ops.trim_kernels.row_order(weight, column_scale, score, check_values, backend)
     return order

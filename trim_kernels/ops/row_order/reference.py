@@ -14,7 +14,13 @@ def refusal(call: Mapping[str, object]) -> None:
     return None
 
 
-def row_order(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
-    require_finite(weight, column_scale, score)
+def row_order(
+    weight: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    check_values: bool,
+) -> Tensor:
+    if check_values:
+        require_finite(weight, column_scale, score)
     order = torch.sort(scores(weight, column_scale, score), dim=1, stable=True).indices
     return order.to(torch.int32, memory_format=torch.contiguous_format)

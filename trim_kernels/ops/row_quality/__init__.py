@@ -88,6 +88,7 @@ def row_quality(
     *,
     column_scale: Tensor | None = None,
     score: Tensor | None = None,
+    check_values: bool = True,
     backend: str = "auto",
 ) -> RowQuality:
     """Compare the outputs of a matrix before and after its rows lose their lowest scores.
@@ -96,7 +97,7 @@ def row_quality(
     over tokens in float64.
 
     Args:
-        weight, prune_count, column_scale, score, backend: as in :func:`trim_kernels.row_threshold`.
+        weight, prune_count, column_scale, score, check_values, backend: as in :func:`trim_kernels.row_threshold`.
         inputs: [C, N], one column a token, float32 (or bfloat16 or float16, taken as float32), finite.
 
     Raises:
@@ -107,6 +108,6 @@ def row_quality(
     check_inputs(weight, inputs)
     counts = as_prune_count(weight, prune_count)
     dense_sq, dropped_sq, cross, peak = torch.ops.trim_kernels.row_quality(
-        weight, counts, inputs, column_scale, score, backend
+        weight, counts, inputs, column_scale, score, check_values, backend
     )
     return RowQuality(dense_sq, dropped_sq, cross, peak, tokens=inputs.shape[1])

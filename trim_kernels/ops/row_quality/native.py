@@ -6,19 +6,25 @@ import torch
 from torch import Tensor
 
 from trim_kernels import native
+from trim_kernels.c_types import unit_stride
 from trim_kernels.checks import require_counts_in_range
 from trim_kernels.native import refusal as refusal
 
 
 def row_quality(
-    weight: Tensor, prune_count: Tensor, inputs: Tensor, column_scale: Tensor | None, score: Tensor | None
+    weight: Tensor,
+    prune_count: Tensor,
+    inputs: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    check_values: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     require_counts_in_range(prune_count, weight.shape[1])
     tokens = inputs.to(torch.float32).contiguous()
     statistics = torch.empty((4, weight.shape[0]), dtype=torch.float64)
     native.call(
         "row_quality",
-        native.unit_stride(weight),
+        unit_stride(weight),
         column_scale,
         score,
         prune_count.contiguous(),

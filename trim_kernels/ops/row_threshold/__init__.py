@@ -25,6 +25,7 @@ def row_threshold(
     *,
     column_scale: Tensor | None = None,
     score: Tensor | None = None,
+    check_values: bool = True,
     backend: str = "auto",
 ) -> RowThreshold:
     """Find, for each row, the (key, column) that separates its ``prune_count`` lowest scores from the rest.
@@ -38,7 +39,11 @@ def row_threshold(
         prune_count: how many weights of each row go: int, or int32 [R], from 0 to C.
         column_scale: float32 [C], finite, >= 0.
         score: float32 [R, C], finite, >= 0; not together with ``column_scale``.
-        backend: "auto", "cpu" (native) or "reference".
+        check_values: look for NaN, infinity, negative scores and counts out of range, and raise. On a GPU the host has
+            to wait for that. With False the caller vouches for the values: a GPU backend then only enqueues kernels,
+            so that the call may be captured in a CUDA graph; for bad values the result is unspecified. The CPU backend
+            always looks.
+        backend: "auto", "cuda", "triton", "cpu" (native) or "reference".
 
     Raises:
         ValueError: an argument has a wrong shape, dtype, device or value (NaN and infinity included), or the backend
@@ -47,4 +52,6 @@ def row_threshold(
     check_weight(weight)
     check_scoring(weight, column_scale, score)
     counts = as_prune_count(weight, prune_count)
-    return RowThreshold(*torch.ops.trim_kernels.row_threshold(weight, counts, column_scale, score, backend))
+    return RowThreshold(
+        *torch.ops.trim_kernels.row_threshold(weight, counts, column_scale, score, check_values, backend)
+    )

@@ -16,11 +16,16 @@ def refusal(call: Mapping[str, object]) -> None:
 
 
 def row_threshold(
-    weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None
+    weight: Tensor,
+    prune_count: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    check_values: bool,
 ) -> tuple[Tensor, Tensor]:
     columns = weight.shape[1]
-    require_counts_in_range(prune_count, columns)
-    require_finite(weight, column_scale, score)
+    if check_values:
+        require_counts_in_range(prune_count, columns)
+        require_finite(weight, column_scale, score)
     ordered, order = torch.sort(scores(weight, column_scale, score), dim=1, stable=True)
     nothing_stays = prune_count == columns
     position = prune_count.long().clamp(max=columns - 1).unsqueeze(1)
