@@ -22,8 +22,11 @@ bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.kernels
 	.venv/bin/python -m benchmarks.end_to_end
 
-gpu: $(INSTALLED)
-	.venv/bin/python -m benchmarks.kernels --device cuda
+# Where there is no .venv but a Python with torch (a machine without network, say), that Python runs it.
+gpu:
+	test ! -x .venv/bin/python && $(PYTHON) -c 'import torch' || $(MAKE) --no-print-directory $(INSTALLED)
+	python=.venv/bin/python; test -x $$python || python=$(PYTHON); \
+	PYTHONPATH=.:python $$python -m benchmarks.gpu $(if $(OUT),--out $(OUT))
 
 clean:
 	rm -rf .venv build dist *.egg-info trim_kernels/lib

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import machine
+from benchmarks.about import about
 from trim_prune import Recipe, prune
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model, split_topics
@@ -45,19 +45,19 @@ def main(
     table.add_column("share", justify="right")
     for phase, seconds in (*result.timings.items(), ("total", total)):
         table.add_row(phase, f"{seconds:.2f}", f"{seconds / total:.0%}")
-    about = machine("cpu")
+    facts = about("cpu")
     console.print(table)
     console.print(f"pruned {result.sparsity.pruned} of {result.sparsity.prunable_weights} weights")
-    console.print(about)
-    facts = {
-        "machine": about,
+    console.print(facts)
+    content = {
+        "machine": facts,
         "model": "SmolLM2-135M-Instruct",
         "recipe": recipe.model_dump(mode="json"),
         "pruned": result.sparsity.pruned,
         "prunable_weights": result.sparsity.prunable_weights,
         "seconds": result.timings | {"total": total},
     }
-    out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     console.print(f"written to {out}")
 
 

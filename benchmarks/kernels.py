@@ -1,155 +1,136 @@
 """Microbenchmarks: every operation and backend over the linears of real models.
 
-    python -m benchmarks.kernels [--device cuda] [--ops row_mask,allocate_rows] [--out FILE.json]
+    python -m benchmarks.kernels [--device cuda] [--headlines] [--missing] [--ops row_mask,gram_] [--out FILE.json]
 
-Each result is checked against the reference before anything is timed. A baseline is the same work in plain torch. All
-implementations of a case take turns; figures are medians, ratios are within one case. The floor is the least time for
-the bytes and operations that no implementation can avoid, at the rates that this machine shows in the same run.
+No result is timed that does not pass its check against the reference. A baseline is the same work in plain torch.
+Figures are medians; benchmarks/README.md tells how they come about. Needs nothing but torch.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
+import argparse
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.cases import CASES, TOKENS, Case, Problem, make_problem
-from benchmarks.data import linear_like
-from benchmarks.measure import Limits, machine, medians
-from benchmarks.shapes import LINEARS, Linear
-from trim_kernels.backends import MODULES, decide
+from benchmarks.about import about
+from benchmarks.cases import CASES, HEADLINES, Case
+from benchmarks.figures import Figure
+from benchmarks.limits import Limits
+from benchmarks.measure import Bench, measure
+from benchmarks.problems import SEQUENCE, TOKENS
+from benchmarks.result_file import FOLDER, ResultFile, slug
+from benchmarks.shapes import CPU_LINEARS, GPU_LINEARS, HEADLINE, Linear
+from benchmarks.tables import table
 
-OPS = [case.op for case in CASES]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One operation, backend and matrix. Times in milliseconds, ratios above 1 mean faster than the other."""
-
-    op: str
-    backend: str
-    linear: str
-    rows: int
-    columns: int
-    dtype: str
-    milliseconds: float
-    times_reference: float
-    times_baseline: float
-    baseline: str
-    floor_milliseconds: float
-    peak_bytes: int | None
+BUDGET = {"cpu": 2.0, "cuda": 0.2}
 
 
-def main(
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
-    ops: Annotated[str, typer.Option(help="Comma-separated operations.")] = ",".join(OPS),
-    budget: Annotated[float, typer.Option(help="Seconds of measuring per case.")] = 2.0,
-    out: Annotated[Path | None, typer.Option(help="JSON file.")] = None,
-) -> None:
-    """Run the microbenchmarks."""
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise typer.BadParameter(f"{device!r}: torch finds no GPU on this machine", param_hint="--device")
-    console = Console(width=150)
-    limits = Limits(device)
-    figures: list[Figure] = []
-    for case in (case for case in CASES if case.op in ops.split(",")):
-        found = []
-        for linear in LINEARS:
-            weight, inputs, column_scale = linear_like(
-                linear.rows, linear.columns, TOKENS, dtype=getattr(torch, dtype), device=device
-            )
-            problem = make_problem(weight, inputs, column_scale)
-            found += _measure(case, linear, problem, limits, device, budget)
-        console.print(_table(case, found))
-        figures += found
-    about = machine(device) | {
-        "tokens": TOKENS,
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the microbenchmarks; 1 if a result is wrong, 2 if the device is lost."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    kind = torch.device(options.device).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: torch finds no GPU on this machine")
+    unknown = set(options.ops) - {case.op for case in CASES}
+    if unknown:
+        parser.error(f"--ops: expected some of {', '.join(_ops())}, got {', '.join(sorted(unknown))}")
+    if torch.device(options.device).index is not None:
+        torch.cuda.set_device(options.device)
+    facts = about(options.device)
+    results = ResultFile(options.out or _path(kind, str(facts["device"])), facts, go_on=options.missing)
+    default = "bfloat16" if kind == "cuda" else "float32"
+    dtype = getattr(torch, options.dtype or default)
+    limits = Limits.of_gpu(options.device, dtype) if kind == "cuda" else Limits.of_cpu()
+    _say_limits(limits, results)
+    bench = Bench(options.device, dtype, limits, options.budget or BUDGET[kind])
+    code = 0
+    for case in HEADLINES if options.headlines else CASES:
+        if case.op in options.ops:
+            code = max(code, _run(case, _linears(case, kind, headlines=options.headlines), bench, results))
+    print(f"written to {results.path}", flush=True)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Times every operation.")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on a GPU")
+    parser.add_argument("--ops", type=lambda text: text.split(","), default=_ops(), help="comma-separated operations")
+    parser.add_argument("--headlines", action="store_true", help="the most important cases at 5120 x 5120 only")
+    parser.add_argument("--missing", action="store_true", help="only what FILE has not of this machine and commit")
+    parser.add_argument("--budget", type=float, help="seconds of a case (CPU), or of one implementation (GPU)")
+    parser.add_argument("--out", type=Path, help="JSON file (default: in benchmarks/results)")
+    return parser
+
+
+def _ops() -> list[str]:
+    return list(dict.fromkeys(case.op for case in CASES))
+
+
+def _path(kind: str, device: str) -> Path:
+    return FOLDER / ("kernels-cpu.json" if kind == "cpu" else f"{slug(device)}.json")
+
+
+def _linears(case: Case[Any], kind: str, *, headlines: bool) -> list[Linear]:
+    """The matrices; of a case of activations, one of each width, as tokens."""
+    linears = [HEADLINE] if headlines else list(GPU_LINEARS if kind == "cuda" else CPU_LINEARS)
+    if not case.of_activations:
+        return linears
+    widths: dict[int, Linear] = {}
+    for linear in linears:
+        widths.setdefault(linear.columns, Linear(linear.name, SEQUENCE, linear.columns))
+    return list(widths.values())
+
+
+def _say_limits(limits: Limits, results: ResultFile) -> None:
+    rates = {
         "gigabytes_per_second": limits.bytes_per_second / 1e9,
         "gigaflops": limits.operations_per_second / 1e9,
+        "tokens": TOKENS,
+        "sequence": SEQUENCE,
+        "time": time.strftime("%H:%M:%S"),
     }
-    console.print(about)
-    out = out or Path(__file__).parent / "results" / f"kernels-{torch.device(device).type}.json"
-    text = json.dumps({"machine": about, "figures": [asdict(figure) for figure in figures]}, indent=1)
-    out.write_text(text + "\n", encoding="utf-8")
-    console.print(f"written to {out}")
+    results.append("limits", rates)
+    print(f"limits: {rates['gigabytes_per_second']:.0f} GB/s, {rates['gigaflops']:.0f} GFLOP/s", flush=True)
 
 
-def _measure(case: Case, linear: Linear, problem: Problem, limits: Limits, device: str, budget: float) -> list[Figure]:
-    backends = [name for name in MODULES if _runs(case.op, name, problem)]
-    expected = case.run(problem, "reference")
-    for backend in backends:
-        if backend != "reference":
-            case.check(case.run(problem, backend), expected)
-    case.check(case.baseline(problem), expected)
-    calls: dict[str, Callable[[], object]] = {name: lambda b=name: case.run(problem, b) for name in backends}  # type: ignore[misc]
-    calls["baseline"] = lambda: case.baseline(problem)
-    times = medians(calls, device, budget)
-    return [
-        Figure(
-            op=case.op,
-            backend=backend,
-            linear=linear.name,
-            rows=linear.rows,
-            columns=linear.columns,
-            dtype=str(problem.weight.dtype).removeprefix("torch."),
-            milliseconds=times[backend] * 1e3,
-            times_reference=times["reference"] / times[backend],
-            times_baseline=times["baseline"] / times[backend],
-            baseline=case.baseline_name,
-            floor_milliseconds=case.floor(problem, limits) * 1e3,
-            peak_bytes=_peak(linear, backend) if case.op == "allocate_rows" and device == "cpu" else None,
-        )
-        for backend in backends
-    ]
+def _run(case: Case[Any], linears: Sequence[Linear], bench: Bench, results: ResultFile) -> int:
+    figures: list[Figure] = []
+    code = 0
+    for linear in linears:
+        if results.has(
+            op=case.op, variant=case.variant, rows=linear.rows, columns=linear.columns, dtype=bench.dtype_name
+        ):
+            continue
+        for found in measure(case, linear, bench):
+            results.add(found)
+            if isinstance(found, Figure):
+                figures.append(found)
+                continue
+            print(f"no figure: {case.name}, {found.backend}, {linear.rows} x {linear.columns}: {found.why}", flush=True)
+            code = max(code, int(found.wrong))
+            if bench.kind == "cuda" and _lost():
+                print("the device is lost; the figures so far are written", flush=True)
+                sys.exit(2)
+    if figures:
+        print(f"\n{case.name}; baseline: {case.baseline_name or 'none'}\n{table(figures)}", flush=True)
+    return code
 
 
-def _runs(op: str, backend: str, problem: Problem) -> bool:
+def _lost() -> bool:
+    """Whether the last error has made the device useless to this process."""
     try:
-        decide(op, backend, {"weight": problem.weight})
-    except ValueError:
-        return False
-    return True
-
-
-def _peak(linear: Linear, backend: str) -> int:
-    command = [sys.executable, "-m", "benchmarks.peak_memory", str(linear.rows), str(linear.columns), backend]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def _table(case: Case, figures: list[Figure]) -> Table:
-    with_peak = any(figure.peak_bytes is not None for figure in figures)
-    table = Table(title=f"{case.op}; baseline: {case.baseline_name}", title_justify="left")
-    table.add_column("linear")
-    headings = ["rows", "columns", "backend", "median ms", "x reference", "x baseline", "floor ms", "x floor"]
-    for heading in [*headings, *(["peak / float32 weight"] if with_peak else [])]:
-        table.add_column(heading, justify="right")
-    for figure in figures:
-        cells = [
-            figure.linear,
-            str(figure.rows),
-            str(figure.columns),
-            figure.backend,
-            f"{figure.milliseconds:.2f}",
-            f"{figure.times_reference:.1f}",
-            f"{figure.times_baseline:.1f}",
-            f"{figure.floor_milliseconds:.2f}",
-            f"{figure.milliseconds / figure.floor_milliseconds:.1f}",
-        ]
-        if figure.peak_bytes is not None:
-            cells.append(f"{figure.peak_bytes / (4 * figure.rows * figure.columns):.2f}")
-        table.add_row(*cells)
-    return table
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    sys.exit(main())

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import trim_kernels
-from benchmarks.cases import SPARSITY, TOKENS
 from benchmarks.data import linear_like
+from benchmarks.problems import SPARSITY, TOKENS
 
 STATUS = Path("/proc/self/status")
 

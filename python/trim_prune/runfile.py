@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import trim_kernels
+from trim_kernels.machine import machine
 
 from .calibration.tokens import Calibration
 from .events import to_json
@@ -66,15 +66,4 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "trim_kernels": trim_kernels.__version__,
         **{package: metadata.version(package) for package in packages},
-    }
-
-
-def machine(device: str) -> dict[str, Any]:
-    """The machine, as far as it can change a result or a time."""
-    return {
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     }

@@ -8,8 +8,26 @@ import torch
 import trim_kernels
 from trim_kernels import backends, native
 
-OPS = ["row_threshold", "row_mask", "prune_rows_", "row_order", "row_quality", "allocate_rows"]
+OPS = [
+    "row_threshold",
+    "row_mask",
+    "prune_rows_",
+    "row_order",
+    "row_quality",
+    "allocate_rows",
+    "nm_mask",
+    "prune_nm_",
+    "column_sqnorm_",
+    "gram_",
+]
 WEIGHT = torch.ones(2, 9)
+
+
+def not_on_a_gpu(op, device="cpu"):
+    """Why the backends of a GPU do not run."""
+    name = "x" if op in ("column_sqnorm_", "gram_") else "weight"
+    return f"  not cuda: the {name} is on {device}\n  not triton: the {name} is on {device}"
+
 
 needs_library = pytest.mark.skipif(native.instruction_set() is None, reason="the native library is not built")
 
@@ -37,7 +55,7 @@ def backends_that_ran(monkeypatch):
 @needs_library
 @pytest.mark.parametrize("op", OPS)
 def test_auto_takes_the_native_backend(op):
-    assert trim_kernels.explain(op, WEIGHT) == f"{op}: cpu"
+    assert trim_kernels.explain(op, WEIGHT) == f"{op}: cpu\n{not_on_a_gpu(op)}"
 
 
 def test_every_operator_can_be_explained():
@@ -64,7 +82,7 @@ def test_the_environment_replaces_auto_only(monkeypatch, backends_that_ran):
 
 def test_an_unknown_backend_in_the_environment_raises(monkeypatch):
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "gpu")
-    with pytest.raises(ValueError, match="backend: expected auto, cpu or reference, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend: expected auto, cuda, triton, cpu or reference, got 'gpu'"):
         trim_kernels.row_mask(WEIGHT, 2)
 
 
@@ -72,7 +90,7 @@ def test_an_unknown_backend_in_the_environment_raises(monkeypatch):
 @pytest.mark.parametrize("op", OPS)
 def test_without_the_library_auto_takes_the_reference_and_says_why(op):
     assert trim_kernels.explain(op, WEIGHT) == (
-        f"{op}: reference\n"
+        f"{op}: reference\n{not_on_a_gpu(op)}\n"
         f"  not cpu: {native.LIBRARY} is not built (a C++ compiler was missing at installation; reinstall with one)"
     )
 
@@ -99,13 +117,17 @@ def test_a_library_that_does_not_load_is_a_reason_too():
 
 def test_a_weight_on_another_device_is_no_matter_for_the_native_backend():
     weight = torch.empty(2, 9, device="meta")
-    assert trim_kernels.explain("row_mask", weight) == "row_mask: reference\n  not cpu: the weight is on meta"
+    assert trim_kernels.explain("row_mask", weight) == (
+        f"row_mask: reference\n{not_on_a_gpu('row_mask', 'meta')}\n  not cpu: the weight is on meta"
+    )
 
 
 @pytest.mark.parametrize("metric", ["mae", "cosine_tokens", "psnr_tokens"])
 def test_a_metric_of_whole_outputs_is_optimised_by_the_reference(metric):
     text = trim_kernels.explain("allocate_rows", WEIGHT, layer_metric=metric)
-    assert text.startswith(f"allocate_rows: reference\n  not cpu: layer_metric '{metric}' needs the outputs")
+    assert text.startswith("allocate_rows: reference\n")
+    for backend in ("cuda", "triton", "cpu"):
+        assert f"  not {backend}: layer_metric '{metric}' needs the outputs" in text
     with pytest.raises(ValueError, match=f"^backend: 'cpu' cannot run allocate_rows: layer_metric '{metric}' needs"):
         trim_kernels.allocate_rows(WEIGHT, torch.ones(9, 3), 0.5, layer_metric=metric, backend="cpu")
 

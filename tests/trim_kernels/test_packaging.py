@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from trim_kernels import native
+from trim_kernels import cuda, native
 
 ROOT = Path(__file__).parents[2]
 NOT_SOURCE = shutil.ignore_patterns(
@@ -21,7 +21,7 @@ NOT_SOURCE = shutil.ignore_patterns(
 )
 USE_IT = """
 import torch, trim_kernels
-from trim_kernels import native
+from trim_kernels import cuda, native
 print(trim_kernels.__file__)
 print(native.instruction_set())
 print(trim_kernels.row_mask(torch.tensor([[3.0, 1.0, 2.0]]), 1).tolist())
@@ -29,14 +29,18 @@ print(trim_kernels.row_mask(torch.tensor([[3.0, 1.0, 2.0]]), 1).tolist())
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")
-@pytest.mark.skipif(not native.LIBRARY.exists(), reason="the native library is not built")
-def test_the_library_exports_exactly_its_header():
-    listing = subprocess.run(
-        ["nm", "-D", "--defined-only", native.LIBRARY], capture_output=True, text=True, check=True
-    ).stdout
+@pytest.mark.parametrize(
+    ("library", "header"),
+    [(native.LIBRARY, "trim_kernels.h"), (cuda.LIBRARY, "trim_kernels_cuda.h")],
+    ids=["cpu", "cuda"],
+)
+def test_a_library_exports_exactly_its_header(library, header):
+    if not library.exists():
+        pytest.skip("the library is not built")
+    listing = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
     kinds = {line.split()[-1]: line.split()[-2] for line in listing.splitlines()}
-    header = (ROOT / "csrc" / "include" / "trim_kernels.h").read_text(encoding="utf-8")
-    assert set(kinds) == set(re.findall(r"^(?:int|const char\*) (tk_\w+)\(", header, re.MULTILINE))
+    text = (ROOT / "csrc" / "include" / header).read_text(encoding="utf-8")
+    assert set(kinds) == set(re.findall(r"^(?:int|int64_t|const char\*) (tk_\w+)\(", text, re.MULTILINE))
     assert set(kinds.values()) == {"T"}
 
 
@@ -72,7 +76,7 @@ def use(wheel: Path, folder: Path) -> list[str]:
 
 
 def test_a_wheel_built_without_a_compiler_runs_anywhere_on_the_references(tmp_path):
-    wheel = build_wheel(tmp_path, CXX="none")
+    wheel = build_wheel(tmp_path, CXX="none", NVCC="none")
     assert wheel.name.endswith("-py3-none-any.whl")
     assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trim_kernels/lib/")]
     assert use(wheel, tmp_path) == [
@@ -84,7 +88,7 @@ def test_a_wheel_built_without_a_compiler_runs_anywhere_on_the_references(tmp_pa
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="there is no C++ compiler")
 def test_a_wheel_built_with_a_compiler_holds_the_library_and_names_its_platform(tmp_path):
-    wheel = build_wheel(tmp_path)
+    wheel = build_wheel(tmp_path, NVCC="none")
     assert re.search(r"-py3-none-(linux|macosx)_\w+\.whl$", wheel.name)
     names = zipfile.ZipFile(wheel).namelist()
     assert [name for name in names if name.startswith("trim_kernels/lib/")] == [
@@ -98,10 +102,48 @@ def test_a_wheel_built_with_a_compiler_holds_the_library_and_names_its_platform(
     assert mask == "[[True, False, True]]"
 
 
-def test_a_compiler_that_is_not_there_is_an_error(tmp_path):
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"CXX": "g+++"}, b"no compiler at CXX=g+++"),
+        ({"CXX": "none", "NVCC": "nvccc"}, b"no compiler at NVCC=nvccc"),
+    ],
+    ids=str,
+)
+def test_a_compiler_that_is_not_there_is_an_error(tmp_path, environment, words):
     with pytest.raises(subprocess.CalledProcessError) as failed:
-        build_wheel(tmp_path, CXX="g+++")
-    assert b"no compiler at CXX=g+++" in failed.value.stdout + failed.value.stderr
+        build_wheel(tmp_path, **environment)
+    assert words in failed.value.stdout + failed.value.stderr
+
+
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+
+
+@needs_nvcc
+def test_an_unknown_gpu_is_an_error(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        build_wheel(tmp_path, CXX="none", TRIM_KERNELS_CUDA_ARCHS="90a 42")
+    assert b"TRIM_KERNELS_CUDA_ARCHS: expected some of 80 86" in failed.value.stdout + failed.value.stderr
+
+
+@needs_nvcc
+def test_what_nvcc_says_is_shown_whole(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE)
+    for kernel in (source / "csrc" / "cuda").glob("*.cu"):
+        kernel.unlink()
+    (source / "csrc" / "cuda" / "wrong.cu").write_text("__global__ void wrong() { this is no code; }")
+    build = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_py"],
+        cwd=source,
+        env={**os.environ, "CXX": "none", "TRIM_KERNELS_CUDA_ARCHS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert build.returncode != 0
+    assert "wrong.cu(1): error: " in build.stdout
+    assert "NVCC=none to install without CUDA kernels" in build.stdout
 
 
 def test_a_source_distribution_holds_the_sources(tmp_path):

@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import TrimPruneError
 from .demo import demo
+from .doctor import doctor
 from .evaluate import evaluate
 from .prune import prune
 
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(prune)
 app.command()(evaluate)
 app.command()(demo)
+app.command()(doctor)
 
 
 def _show_version(wanted: bool) -> None:

@@ -87,5 +87,5 @@ def test_a_bad_weight_is_named_and_nothing_is_written(op, bad):
 
 def test_a_bad_count_is_named():
     counts = torch.tensor([0, 8, 7], dtype=torch.int32)
-    with pytest.raises(ValueError, match="^prune_count: expected values from 0 to 7, got 8 at row 1$"):
+    with pytest.raises(ValueError, match=r"^prune_count: expected values from 0 to 7, got 8 at row 1$"):
         row_mask(testing.nasty_matrix("3x7", torch.float32), counts, backend="cuda")

@@ -1,0 +1,1 @@
+"""``make gpu``: build, measure, test and check on the GPU of this machine, the most important first."""

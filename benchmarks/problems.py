@@ -1,0 +1,110 @@
+"""What an operation works on: a layer, or the activations that enter it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from benchmarks.data import activations_like, linear_like
+from benchmarks.shapes import Linear
+
+SPARSITY = 0.7
+TOKENS = 256
+"""Columns of a layer's inputs."""
+SEQUENCE = 2048
+"""Tokens of activations."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors, of which an operation in place may change one."""
+
+    CHANGED: ClassVar[str]
+    TOUCHED: ClassVar[tuple[str, ...]]
+    """What every operation reads."""
+
+    def copy(self) -> Self:
+        """The same values in other memory."""
+        return replace(self, **{name: tensor.clone() for name, tensor in self._tensors().items()})
+
+    def restore(self, original: Self) -> None:
+        """Take back what an operation in place has changed."""
+        getattr(self, self.CHANGED).copy_(getattr(original, self.CHANGED))
+
+    def nbytes(self) -> int:
+        """Memory of all tensors."""
+        return sum(tensor.nbytes for tensor in self._tensors().values())
+
+    def touched(self) -> int:
+        """Memory that every operation reads."""
+        return sum(tensor.nbytes for name, tensor in self._tensors().items() if name in self.TOUCHED)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+@dataclass(frozen=True)
+class Layer(Problem):
+    """One matrix with its inputs [C, N], Wanda's column scale, and prune counts that differ from row to row."""
+
+    CHANGED: ClassVar[str] = "weight"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("weight",)
+
+    weight: Tensor
+    inputs: Tensor
+    column_scale: Tensor
+    prune_count: Tensor
+    check_values: bool
+    """False on a GPU: the caller vouches for the values, and nothing waits for the device."""
+
+    @classmethod
+    def make(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """Prune counts around the target. On a GPU the inputs have the dtype of the weight, as in a model."""
+        weight, inputs, column_scale = linear_like(linear.rows, linear.columns, TOKENS, dtype=dtype, device=device)
+        on_cpu = weight.device.type == "cpu"
+        shares = torch.linspace(SPARSITY - 0.15, SPARSITY + 0.15, max(linear.rows, 2), device=device)[: linear.rows]
+        counts = (shares * linear.columns).int()
+        return cls(weight, inputs if on_cpu else inputs.to(dtype), column_scale, counts, check_values=on_cpu)
+
+    def weight_bytes(self) -> float:
+        """One read of the weight."""
+        return self.weight.nbytes
+
+    def product(self) -> float:
+        """Operations of weight @ inputs."""
+        return 2.0 * self.weight.numel() * self.inputs.shape[1]
+
+
+@dataclass(frozen=True)
+class Activations(Problem):
+    """The tokens ``x`` [T, C] that enter a linear, and what is accumulated over them."""
+
+    CHANGED: ClassVar[str] = "acc"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("x", "acc")
+
+    x: Tensor
+    acc: Tensor
+
+    @classmethod
+    def for_columns(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """An accumulator [C]; the rows of ``linear`` are tokens."""
+        acc = _zeros(linear.columns, device=device)
+        return cls(activations_like(linear.rows, linear.columns, dtype, device), acc)
+
+    @classmethod
+    def for_gram(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """An accumulator [C, C]; the rows of ``linear`` are tokens."""
+        acc = _zeros(linear.columns, linear.columns, device=device)
+        return cls(activations_like(linear.rows, linear.columns, dtype, device), acc)
+
+    def x_bytes(self) -> float:
+        """One read of the tokens."""
+        return self.x.nbytes
+
+
+def _zeros(*shape: int, device: str) -> Tensor:
+    return torch.zeros(shape, dtype=torch.float32, device=device)

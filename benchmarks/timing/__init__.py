@@ -1,0 +1,1 @@
+"""How long calls take: :mod:`wall` for a CPU, :mod:`device` for a GPU."""

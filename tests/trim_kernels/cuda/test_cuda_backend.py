@@ -1,0 +1,86 @@
+"""When the CUDA backend runs, and what it says when it does not."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+import trim_kernels
+from trim_kernels import cuda
+
+OPS = ["row_threshold", "row_mask", "prune_rows_", "row_order", "row_quality", "allocate_rows", "nm_mask", "prune_nm_"]
+LARGE, SMALL = torch.ones(64, 64), torch.ones(63, 65)
+
+
+@pytest.fixture
+def no_library(monkeypatch, tmp_path):
+    monkeypatch.setattr(cuda, "LIBRARY", tmp_path / "libtrim_kernels_cuda.so")
+    monkeypatch.setattr(cuda, "DEVICE", "cpu")
+    cuda._load.cache_clear()
+    yield
+    cuda._load.cache_clear()
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+@pytest.mark.parametrize("op", [*OPS, "column_sqnorm_", "gram_"])
+def test_auto_takes_cuda_where_it_can(op):
+    assert trim_kernels.explain(op, LARGE) == f"{op}: cuda"
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_auto_leaves_small_matrices_to_others_and_says_so():
+    assert "row_mask: cpu\n  not cuda: fewer than 4096 values" in trim_kernels.explain("row_mask", SMALL)
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_a_small_matrix_runs_where_it_is_told_to():
+    assert trim_kernels.explain("row_mask", SMALL, backend="cuda") == "row_mask: cuda"
+    mask = trim_kernels.row_mask(torch.tensor([[3.0, 1.0, 2.0]]), 1, backend="cuda")
+    assert mask.tolist() == [[True, False, True]]
+
+
+@pytest.mark.usefixtures("no_library")
+@pytest.mark.parametrize("op", OPS)
+def test_without_the_library_it_says_what_is_missing(op):
+    assert f"not cuda: {cuda.LIBRARY} is not built (nvcc was missing at installation" in trim_kernels.explain(op, LARGE)
+    with pytest.raises(ValueError, match=f"^backend: 'cuda' cannot run {op}: .* is not built"):
+        trim_kernels.backends.decide(op, "cuda", {"weight": LARGE})
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_library_that_does_not_load_is_a_reason_too():
+    cuda.LIBRARY.write_bytes(b"not a library")
+    assert "does not load: " in trim_kernels.explain("row_mask", LARGE)
+
+
+def test_a_weight_elsewhere_is_no_matter_for_cuda():
+    with pytest.raises(ValueError, match=r"^backend: 'cuda' cannot run row_mask: the weight is on cpu$"):
+        trim_kernels.row_mask(LARGE, 1, backend="cuda")
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_a_device_without_kernels_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(cuda._loaded(), "tk_cuda_usable", lambda index: 209)
+    text = trim_kernels.explain("row_mask", LARGE)
+    assert re.search(r"not cuda: .* has no kernels that run on device 0 \(.*; built for ", text)
+
+
+def test_status_says_what_there_is():
+    status = cuda.status()
+    assert set(status) == {"library", "built", "architectures", "usable", "why"}
+    assert status["usable"] == (status["why"] is None)
+
+
+@pytest.mark.skipif(not cuda.LIBRARY.exists(), reason="the CUDA library is not built")
+def test_the_library_loads_without_a_driver():
+    assert cuda.status()["architectures"]
+    assert cuda._load() is cuda._loaded()
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_a_failed_launch_is_an_error_with_the_devices_words(monkeypatch):
+    monkeypatch.setattr(cuda._loaded(), "tk_cuda_row_select", lambda *arguments: 719)
+    with pytest.raises(RuntimeError, match=r"^row_select: CUDA error 719 on cpu: "):
+        trim_kernels.row_mask(LARGE, 1, backend="cuda")
