@@ -39,7 +39,8 @@ def decide(op: str, requested: str, call: Mapping[str, Any]) -> Decision:
     if requested == "auto":
         requested = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
     if requested != "auto" and requested not in MODULES:
-        raise ValueError(f"backend: expected auto, {' or '.join(MODULES)}, got {requested!r}")
+        *names, last = MODULES
+        raise ValueError(f"backend: expected auto, {', '.join(names)} or {last}, got {requested!r}")
     refusals: dict[str, str] = {}
     for name in MODULES if requested == "auto" else (requested,):
         module = _module(op, name)

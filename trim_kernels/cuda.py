@@ -90,10 +90,8 @@ def _load() -> ctypes.CDLL | str:
     if not hasattr(library, "tk_cuda_abi") or library.tk_cuda_abi() != _ABI:
         return f"{LIBRARY} was built from other sources than this package; reinstall it"
     for name, arguments in _SIGNATURES.items():
-        if not hasattr(library, f"tk_cuda_{name}"): continue  # DEVELOPMENT
         getattr(library, f"tk_cuda_{name}").argtypes = (*arguments, ctypes.POINTER(_Call))
     for name, arguments in _SIZES.items():
-        if not hasattr(library, f"tk_cuda_{name}"): continue  # DEVELOPMENT
         function = getattr(library, f"tk_cuda_{name}")
         function.argtypes, function.restype = arguments, _SIZE
     library.tk_cuda_usable.argtypes = (_INT,)

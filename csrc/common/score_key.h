@@ -33,6 +33,14 @@ TRIM_INLINE float float_of(uint32_t bits) {
 // The key of a product or of a given score: the sign of a zero does not count.
 TRIM_INLINE uint32_t key_of(float score) { return bits_of(score) & ~kSignBit; }
 
+TRIM_INLINE uint32_t key_of_product(float weight, float scale) {
+#ifdef __CUDA_ARCH__
+  return bits_of(fabsf(weight) * fabsf(scale));  // the signs go at no cost, and that of a NaN made here is positive
+#else
+  return key_of(weight * scale);
+#endif
+}
+
 struct Float32 {
   using Storage = uint32_t;
   TRIM_INLINE static float widen(Storage raw) { return float_of(raw); }
@@ -54,10 +62,13 @@ struct Float16 {
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(raw));
     return value;
 #else
-    const uint32_t normal = (uint32_t(raw & 0x7fffu) << 13) + (112u << 23);  // the exponent's bias goes from 15 to 127
+    // Masks and no choices: compilers turn only the former into vectors. The exponent's bias goes from 15 to 127; that of
+    // infinity and NaN goes up once more.
+    constexpr uint32_t kRebias = 112u << 23;
+    const uint32_t exponent = raw & 0x7c00u, special = -uint32_t(exponent == 0x7c00u) & kRebias;
+    const uint32_t normal = (uint32_t(raw & 0x7fffu) << 13) + kRebias + special;
     const uint32_t subnormal = bits_of(static_cast<float>(static_cast<int32_t>(raw & 0x3ffu)) * 0x1p-24f);
-// A mask and no choice: compilers turn only the former into vectors.
-    const uint32_t is_normal = -static_cast<uint32_t>((raw & 0x7c00u) != 0);
+    const uint32_t is_normal = -uint32_t(exponent != 0);
     return float_of((normal & is_normal) | (subnormal & ~is_normal) | uint32_t(raw & 0x8000u) << 16);
 #endif
   }

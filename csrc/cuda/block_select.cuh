@@ -54,16 +54,20 @@ __device__ __forceinline__ void find_digit(const uint32_t* counters, uint32_t ra
 
 // Counts the digits of the keys from `base` on that share all digits above, and moves base and rank to the digit found.
 template <int kThreads, int kPass, class Row>
-__device__ __forceinline__ void count_and_find(const Row& row, uint32_t& base, uint32_t& rank,
+__device__ __forceinline__ void count_and_find(const Row& row, int32_t columns, uint32_t& base, uint32_t& rank,
                                                SelectShared<kThreads>& shared) {
   constexpr Digit kDigit = kDigits[kPass];
   constexpr int kBins = 1 << kDigit.bits;
   uint32_t* const counters = shared.counters + (kPass << 10);
-  row.each([&](int32_t, const uint32_t(&key)[kVector]) {
+  row.each([&](int32_t column, const uint32_t(&key)[kVector]) {
+    if (column >= columns) return;
 #pragma unroll
     for (int e = 0; e < kVector; ++e) {
       const uint32_t above = key[e] - base;
-      if (above < 1u << (kDigit.shift + kDigit.bits)) atomicAdd(&counters[above >> kDigit.shift], 1u);
+      // The first digit of every key counts. That of padding behind the last column comes after all others.
+      if (kPass == 0 || above < 1u << (kDigit.shift + kDigit.bits)) {
+        atomicAdd(&counters[above >> kDigit.shift], 1u);
+      }
     }
   });
   __syncthreads();
@@ -95,8 +99,8 @@ template <int kThreads, class Row>
 __device__ __forceinline__ Threshold find_threshold(const Row& row, int32_t columns, uint32_t rank, bool ties,
                                                     SelectShared<kThreads>& shared) {
   uint32_t key_found = 0;
-  count_and_find<kThreads, 0>(row, key_found, rank, shared);
-  count_and_find<kThreads, 1>(row, key_found, rank, shared);
+  count_and_find<kThreads, 0>(row, columns, key_found, rank, shared);
+  count_and_find<kThreads, 1>(row, columns, key_found, rank, shared);
   if (shared.count == 1) {
     // Most rows end here: the one key that begins so is the wanted one.
     row.each([&](int32_t column, const uint32_t(&key)[kVector]) {
@@ -111,15 +115,15 @@ __device__ __forceinline__ Threshold find_threshold(const Row& row, int32_t colu
     __syncthreads();
     return {shared.key, shared.column};
   }
-  count_and_find<kThreads, 2>(row, key_found, rank, shared);
+  count_and_find<kThreads, 2>(row, columns, key_found, rank, shared);
   if (rank == 0 && !ties) return {key_found, 0};
   clear_counters(shared);
   __syncthreads();
   const ColumnsOf<Row> equal{row, key_found};
   uint32_t column_found = 0;
-  if (columns > 1 << kDigits[0].shift) count_and_find<kThreads, 0>(equal, column_found, rank, shared);
-  count_and_find<kThreads, 1>(equal, column_found, rank, shared);
-  count_and_find<kThreads, 2>(equal, column_found, rank, shared);
+  if (columns > 1 << kDigits[0].shift) count_and_find<kThreads, 0>(equal, columns, column_found, rank, shared);
+  count_and_find<kThreads, 1>(equal, columns, column_found, rank, shared);
+  count_and_find<kThreads, 2>(equal, columns, column_found, rank, shared);
   return {key_found, static_cast<int32_t>(column_found)};
 }
 

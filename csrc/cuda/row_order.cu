@@ -22,10 +22,10 @@ NarrowOrder narrow_order(int64_t columns) {
   NarrowOrder found{};
   if (columns <= 256 * 20) {
     found = narrow<256, 20>(columns);
-  } else if (columns <= 512 * 27) {
-    found = narrow<512, 27>(columns);
-  } else if (columns <= 1024 * 29) {
-    found = narrow<1024, 29>(columns);
+  } else if (columns <= 1024 * 14) {
+    found = narrow<1024, 14>(columns);
+  } else if (columns <= 384 * 77) {
+    found = narrow<384, 77>(columns);
   }
   return found.kernel && found.shared <= shared_limit() ? found : NarrowOrder{};
 }
@@ -37,7 +37,8 @@ cudaError_t order(const tk_scored& scored, void* order, int order_bytes, void* s
   const NarrowOrder chosen = narrow_order(scored.columns);
   if (chosen.kernel) {
     const dim3 grid(resident_blocks(chosen.kernel, chosen.threads, chosen.shared, scored.rows));
-    return launch(chosen.kernel, grid, chosen.threads, chosen.shared, call.stream, matrix, order, order_bytes, call.bad);
+    return launch(chosen.kernel, grid, chosen.threads, chosen.shared, call.stream, matrix, order, order_bytes,
+                  call.bad);
   }
   return launch(order_wide_rows, dim3(wide_blocks(scored.rows)), kWideOrderThreads, 0, call.stream, matrix, order,
                 order_bytes, static_cast<KeyAndColumn*>(scratch), call.bad);

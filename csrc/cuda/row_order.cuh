@@ -1,8 +1,8 @@
 // row_order: a stable radix sort of each row by one block, from the lowest digit of eight bits to the highest.
 //
 // A warp owns a stretch of the row and takes it 32 columns at a time. In each pass it counts its digits; when all warps
-// have, the counts are turned into the places where each warp's digits begin, and the columns move there. Lanes with one
-// digit find each other by a match, which keeps their order.
+// have, the counts are turned into the places where each warp's digits begin, and the columns move there. Lanes with
+// one digit find each other by a match, which keeps their order.
 #pragma once
 #include "block_scan.cuh"
 #include "dynamic_shared.cuh"
@@ -97,8 +97,8 @@ struct alignas(16) OrderShared {
 };
 
 // Eight columns of the order in their places, in the bytes that the caller wants.
-__device__ __forceinline__ void write_order(void* order, int order_bytes, int64_t place, const uint32_t (&column)[kVector],
-                                            int32_t left) {
+__device__ __forceinline__ void write_order(void* order, int order_bytes, int64_t place,
+                                            const uint32_t (&column)[kVector], int32_t left) {
   char* const to = static_cast<char*>(order) + place * order_bytes;
   const bool whole = left >= kVector && reinterpret_cast<uintptr_t>(to) % 16 == 0;
   if (order_bytes == 2) {
@@ -108,8 +108,9 @@ __device__ __forceinline__ void write_order(void* order, int order_bytes, int64_
     if (whole) {
       *reinterpret_cast<Bytes16*>(to) = packed;
     } else {
-      for (int e = 0; e < kVector && e < left; ++e) {
-        reinterpret_cast<uint16_t*>(to)[e] = static_cast<uint16_t>(packed.word[e / 2] >> e % 2 * 16);
+#pragma unroll
+      for (int e = 0; e < kVector; ++e) {
+        if (e < left) reinterpret_cast<uint16_t*>(to)[e] = static_cast<uint16_t>(column[e]);
       }
     }
   } else if (whole) {
@@ -123,12 +124,13 @@ __device__ __forceinline__ void write_order(void* order, int order_bytes, int64_
   }
 }
 
-// Two numbers below 2^16 in each register.
+// Two numbers below 2^16 in each register. An even one is set before the odd one after it.
 template <int kCount>
 struct Pairs {
   __device__ __forceinline__ void set(int i, uint32_t value) {
     pair[i / 2] = i % 2 ? pair[i / 2] | value << 16 : value;
   }
+  __device__ __forceinline__ void add(int i, uint32_t value) { pair[i / 2] += i % 2 ? value << 16 : value; }
   __device__ __forceinline__ uint32_t get(int i) const { return i % 2 ? pair[i / 2] >> 16 : pair[i / 2] & 0xffffu; }
 
   uint32_t pair[(kCount + 1) / 2];
@@ -143,7 +145,7 @@ size_t shared_for_order(int64_t columns) {
 
 // Rows that fit into shared memory: each thread holds its items in registers while they change places.
 template <int kThreads, int kItems>
-__global__ void __launch_bounds__(kThreads, 1024 / kThreads)
+__global__ void __launch_bounds__(kThreads, kThreads == 256 ? 4 : 1)
     order_rows(AnyMatrix matrix, void* order, int order_bytes, int32_t* bad) {
   auto& shared = *reinterpret_cast<OrderShared<kThreads>*>(trim_dynamic_shared);
   uint32_t* const keys = reinterpret_cast<uint32_t*>(&shared + 1);
@@ -151,6 +153,7 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
   uint16_t* const sorted = reinterpret_cast<uint16_t*>(keys + (columns + kVector - 1) / kVector * kVector);
   const int items = (columns + kThreads - 1) / kThreads;
   const int first = static_cast<int>(threadIdx.x / kWarp * kWarp * items + threadIdx.x % kWarp);
+  const int real = min(max(columns - first + kWarp - 1, 0) / kWarp, items);  // of the thread's items
 
   for (int64_t row = blockIdx.x; row < matrix.rows; row += gridDim.x) {
     for (int32_t column = threadIdx.x * kVector; column < columns; column += kThreads * kVector) {
@@ -165,33 +168,29 @@ __global__ void __launch_bounds__(kThreads, 1024 / kThreads)
       uint32_t key[kItems];
       Pairs<kItems> place;
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) {
-        const int at = first + i * kWarp;
-        key[i] = i < items && at < columns ? keys[at] & ~kSignBit : kSortsLast;
-      }
+      for (int i = 0; i < kItems; ++i) key[i] = i < real ? keys[first + i * kWarp] : kSortsLast;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         place.set(i, i < items ? take_place(digit_of(key[i], pass), counter) : 0);
       }
       __syncthreads();
       shared.counts_to_places();
-      Pairs<kItems> to;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        to.set(i, counter[digit_of(key[i], pass)] + place.get(i));
-        if (i < items && first + i * kWarp < columns) keys[to.get(i)] = key[i];
+        place.add(i, counter[digit_of(key[i], pass)]);
+        if (i < real) keys[place.get(i)] = key[i];
       }
       asm volatile("" ::: "memory");  // registers hold the keys, then the columns
       Pairs<kItems> column;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         const int at = first + i * kWarp;
-        column.set(i, pass > 0 && i < items && at < columns ? sorted[at] : static_cast<uint32_t>(at));
+        column.set(i, pass > 0 && i < real ? sorted[at] : static_cast<uint32_t>(at));
       }
       __syncthreads();
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
-        if (i < items && first + i * kWarp < columns) sorted[to.get(i)] = static_cast<uint16_t>(column.get(i));
+        if (i < real) sorted[place.get(i)] = static_cast<uint16_t>(column.get(i));
       }
       __syncthreads();
     }

@@ -9,19 +9,49 @@
 namespace trim {
 namespace {
 
-constexpr int kLoadsAhead = 3;
+// The next row's weights on their way to registers, if its pieces of eight columns are whole and aligned: memory is at work
+// while the block selects, and all loads of a row are under way before the first is waited for.
+template <class Dtype, int kThreads, int kVectors>
+struct RowOnItsWay {
+  // Registers have room for the next row beside this one's keys where weights are halves, and few.
+  static constexpr bool kFits = sizeof(typename Dtype::Storage) == 2 && kVectors <= 5;
+
+  __device__ __forceinline__ static bool suits(const ScoredMatrix<Dtype>& matrix) {
+    return kFits && matrix.aligned && !matrix.score && matrix.columns % kVector == 0;
+  }
+
+  __device__ __forceinline__ void load(const ScoredMatrix<Dtype>& matrix, int64_t index) {
+    const auto* const weight = matrix.weight + index * matrix.stride;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int32_t column = (v * kThreads + threadIdx.x) * kVector;
+      if (column < matrix.columns) piece[v] = load_16_byte_pieces<Eight<Dtype>>(weight + column);
+    }
+  }
+
+  Eight<Dtype> piece[kVectors];
+};
 
 // Keys of a row in registers: thread t holds the columns 8 * (v * kThreads + t) to + 7.
 template <class Dtype, int kThreads, int kVectors>
 struct RowInRegisters {
   static constexpr int64_t kColumns = int64_t{kThreads} * kVectors * kVector;
 
-  __device__ __forceinline__ RowInRegisters(const ScoredRow<Dtype>& row) {
+  __device__ __forceinline__ void read(const ScoredRow<Dtype>& row) {
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) row.keys(column(v), key[v]);
+  }
+
+  __device__ __forceinline__ void take(const ScoredRow<Dtype>& row,
+                                       const RowOnItsWay<Dtype, kThreads, kVectors>& loaded) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      // The compiler would have all loads under way at once, and no registers left for the keys.
-      if (v % kLoadsAhead == 0) asm volatile("" ::: "memory");
-      row.keys(column(v), key[v]);
+      if (column(v) < row.columns) {
+        row.keys_of_weights(loaded.piece[v], row.scales(column(v)), column(v), key[v]);
+      } else {
+#pragma unroll
+        for (int e = 0; e < kVector; ++e) key[v][e] = kPadding;
+      }
     }
   }
 
@@ -114,7 +144,7 @@ __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, con
     if (column >= columns) return;
     const uint32_t bits = kept_bits(key, threshold, column);
     if (out.prune) {
-      asm volatile("" ::: "memory");  // as above: one vector of weights at a time
+      asm volatile("" ::: "memory");  // else the compiler has all weights of the row on their way, and no registers left
       zero_others(scored, weight, column, bits);
     } else if (out.packed) {
       mask[column / 8] = static_cast<uint8_t>(columns - column < kVector ? bits & ((1u << (columns - column)) - 1) : bits);
@@ -124,14 +154,11 @@ __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, con
   });
 }
 
-// The thresholds of the block's rows, or those given.
+// Selects in one row, and writes what is wanted of it.
 template <class Dtype, class Row, int kThreads>
 __device__ __forceinline__ void select_row(const ScoredMatrix<Dtype>& matrix, const ScoredRow<Dtype>& scored,
-                                           int64_t index, const int32_t* prune_count, const tk_cuda_selected& out,
-                                           int32_t* bad, SelectShared<kThreads>& shared) {
-  clear_counters(shared);
-  __syncthreads();
-  const Row row(scored);
+                                           const Row& row, int64_t index, const int32_t* prune_count,
+                                           const tk_cuda_selected& out, int32_t* bad, SelectShared<kThreads>& shared) {
   const int32_t columns = matrix.columns, count = prune_count[index];
   if (bad) {
     bool found = count < 0 || count > columns;
@@ -140,23 +167,36 @@ __device__ __forceinline__ void select_row(const ScoredMatrix<Dtype>& matrix, co
   }
   Threshold threshold{static_cast<uint32_t>(kNothingStays), columns};
   if (count < columns) {
-    threshold =
-        find_threshold<kThreads>(row, columns, static_cast<uint32_t>(max(count, 0)), out.key != nullptr, shared);
+    const uint32_t rank = static_cast<uint32_t>(max(count, 0));
+    threshold = find_threshold<kThreads>(row, columns, rank, out.key != nullptr, shared);
   }
   write_row(matrix, scored, row, index, threshold, out);
 }
 
-// Blocks per multiprocessor that the registers must allow, so that some wait for memory while others count.
-template <class Dtype, int kThreads>
-constexpr int kResident = kThreads > 128 ? 1 : std::is_same<Dtype, BFloat16>::value ? 4 : 3;
+// Blocks per multiprocessor that the registers must allow, so that some count while others wait.
+template <int kThreads>
+constexpr int kResident = kThreads > 128 ? 1 : 3;
 
 template <class Dtype, int kThreads, int kVectors>
-__global__ void __launch_bounds__(kThreads, kResident<Dtype, kThreads>) select_rows(ScoredMatrix<Dtype> matrix, const int32_t* prune_count,
-                                                        tk_cuda_selected out, int32_t* bad) {
+__global__ void __launch_bounds__(kThreads, kResident<kThreads>)
+    select_rows(ScoredMatrix<Dtype> matrix, const int32_t* prune_count, tk_cuda_selected out, int32_t* bad) {
+  using OnItsWay = RowOnItsWay<Dtype, kThreads, kVectors>;
   __shared__ SelectShared<kThreads> shared;
+  const bool suits = OnItsWay::suits(matrix);
+  OnItsWay loaded;
+  if (suits) loaded.load(matrix, blockIdx.x);
   for (int64_t index = blockIdx.x; index < matrix.rows; index += gridDim.x) {
+    clear_counters(shared);
+    __syncthreads();
     const ScoredRow<Dtype> scored(matrix, index);
-    select_row<Dtype, RowInRegisters<Dtype, kThreads, kVectors>>(matrix, scored, index, prune_count, out, bad, shared);
+    RowInRegisters<Dtype, kThreads, kVectors> row;
+    if (suits) {
+      row.take(scored, loaded);
+      loaded.load(matrix, min(index + gridDim.x, matrix.rows - 1));  // while this row is worked on
+    } else {
+      row.read(scored);
+    }
+    select_row(matrix, scored, row, index, prune_count, out, bad, shared);
   }
 }
 
@@ -177,7 +217,9 @@ __global__ void __launch_bounds__(kWideThreads) select_wide_rows(ScoredMatrix<Dt
       }
       scored.weight = copy;  // of which a thread reads only what it wrote
     }
-    select_row<Dtype, RowReread<Dtype, kWideThreads>>(matrix, scored, index, prune_count, out, bad, shared);
+    clear_counters(shared);
+    __syncthreads();
+    select_row(matrix, scored, RowReread<Dtype, kWideThreads>(scored), index, prune_count, out, bad, shared);
   }
 }
 

@@ -8,7 +8,7 @@ namespace trim {
 namespace {
 
 constexpr int kVector = 8;                 // columns that a thread takes at once: 16 bytes of halves
-constexpr uint32_t kPadding = 0xffffffffu;  // the key of a column beyond the last; no score has the top bit
+constexpr uint32_t kPadding = 0x7fffffffu;  // the key of a column beyond the last: after all scores that are numbers
 
 struct alignas(16) Bytes16 {
   uint32_t word[4];
@@ -106,7 +106,7 @@ struct ScoredRow {
   // The key of one column.
   __device__ __forceinline__ uint32_t key(int32_t column) const {
     if (score) return key_of(score[column]);
-    return key_of(Dtype::widen(weight[column]) * (column_scale ? column_scale[column] : 1.0f));
+    return key_of_product(Dtype::widen(weight[column]), column_scale ? column_scale[column] : 1.0f);
   }
 
   __device__ __forceinline__ void keys_of_scores(int32_t column, uint32_t (&key)[kVector]) const {
@@ -121,7 +121,7 @@ struct ScoredRow {
                                                   uint32_t (&key)[kVector]) const {
     if (column_scale) {
 #pragma unroll
-      for (int e = 0; e < kVector; ++e) key[e] = key_of(Dtype::widen(raw.value[e]) * float_of(scale.value[e]));
+      for (int e = 0; e < kVector; ++e) key[e] = key_of_product(Dtype::widen(raw.value[e]), float_of(scale.value[e]));
     } else {
 #pragma unroll
       for (int e = 0; e < kVector; ++e) key[e] = key_of(Dtype::widen(raw.value[e]));

@@ -237,7 +237,7 @@ def _rows(where: Tensor) -> str:
 
 def _memory(tensor: Tensor) -> Tensor:
     """All of the memory that a tensor is a view of, as a vector."""
-    return torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
 
 
 def _twin(tensor: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def test_a_token_that_does_not_count_may_hold_anything(dtype):
     assert torch.equal(gram_(start(40), x, token_mask=mask, backend="cuda"), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_nan_reaches_its_row_and_column_only(dtype):
     x = torch.ones(10, 4, dtype=dtype)
     x[7, 2] = float("nan")

@@ -50,7 +50,7 @@ def test_rows_in_registers(op, dtype, scoring, case):
 
 def test_a_thread_takes_several_rows():
     # More rows than threads of a large GPU would take one each.
-    weight = with_ties(40_000, 64).half()
+    weight = with_ties(70_001, 64).half()
     testing.check_prune_nm("cuda", weight, 2, 4)
 
 

@@ -82,8 +82,9 @@ def test_a_token_that_does_not_count_may_hold_anything(bad, dtype, backend):
     assert torch.equal(column_sqnorm_(start(6, torch.float64), x, token_mask=mask, backend=backend), expected)
 
 
-def test_a_nan_reaches_its_column_only(backend):
-    x = torch.ones(10, 3)
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_a_nan_reaches_its_column_only(backend, dtype):
+    x = torch.ones(10, 3).to(testing.DTYPES[dtype])
     x[7, 1] = nan
     assert torch.equal(
         column_sqnorm_(torch.zeros(3), x, backend=backend).nan_to_num(nan=-7), torch.tensor([10.0, -7.0, 10.0])

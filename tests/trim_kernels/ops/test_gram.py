@@ -74,8 +74,9 @@ def test_a_token_that_does_not_count_may_hold_anything(bad, dtype, backend):
     assert torch.equal(gram_(start(30), x, token_mask=mask, backend=backend), expected)
 
 
-def test_a_nan_reaches_its_row_and_column_only(backend):
-    x = torch.ones(10, 4)
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_a_nan_reaches_its_row_and_column_only(backend, dtype):
+    x = torch.ones(10, 4).to(testing.DTYPES[dtype])
     x[7, 2] = nan
     acc = gram_(torch.zeros(4, 4), x, backend=backend)
     assert acc.isnan().int().tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 1, 0]]

@@ -39,7 +39,7 @@ def allocate_rows(
     device = weight.device
     matrix = unit_stride(weight)
     bad = cuda.value_flag(weight, column_scale, check_values=True)
-    order_dtype = torch.uint16 if columns <= SHORT_COLUMNS else torch.int32
+    order_dtype = torch.int16 if columns <= SHORT_COLUMNS else torch.int32
     order = order_rows(matrix, column_scale, score, order_dtype, bad)
     outputs = dense_outputs(matrix, inputs, column_scale, score, bad)
     cuda.require_good(bad, weight, column_scale, score, inputs)
@@ -79,4 +79,5 @@ def allocate_rows(
         scratch,
     )
     tried, winner = replay(trace.cpu(), len(learning_rates), len(negative_learning_rates))
+    tried = tried[: 1 + len(learning_rates) + len(negative_learning_rates)]
     return (uniform if winner is None else best[winner].clone()), tried

@@ -12,8 +12,7 @@ from trim_kernels import triton_common as common
 from trim_kernels.ops.allocate_rows.batched import BATCHED_ROUNDINGS, Chains, replay
 from trim_kernels.ops.allocate_rows.metrics import STATISTIC_METRICS
 from trim_kernels.ops.allocate_rows.rounding import ROUNDINGS
-from trim_kernels.ops.row_order import reference as row_order_reference
-from trim_kernels.ops.row_order import triton as row_order_triton
+from trim_kernels.ops.row_order.triton import row_order
 from trim_kernels.ops.row_quality.triton import Products, require_values
 
 _BLOCK_ROWS = 128
@@ -40,7 +39,7 @@ def allocate_rows(
     row_metric: str,
     rounding: str,
 ) -> tuple[Tensor, Tensor]:
-    order = _order(weight, column_scale, score)
+    order = row_order(weight, column_scale, score, check_values=True)
     products = Products.of(weight, inputs, column_scale, score)
     require_values(products)
 
@@ -87,13 +86,6 @@ def _run(chains: Chains, rounds: int, device: torch.device) -> None:
         torch.cuda.current_stream().wait_stream(stream)
         for _ in range(rounds - 1):
             graph.replay()
-
-
-def _order(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
-    """The pruning order of each row; by torch where rows are too wide for the kernel."""
-    if row_order_triton.refusal({"weight": weight}) is None:
-        return row_order_triton.row_order(weight, column_scale, score, check_values=True)
-    return row_order_reference.row_order(weight, column_scale, score, check_values=True)
 
 
 def _thresholds(

@@ -25,7 +25,5 @@ def row_mask(
         mask = torch.empty((rows, (columns + 7) // 8), dtype=torch.uint8)
     else:
         mask = torch.empty((rows, columns), dtype=torch.bool)
-    native.call(
-        "row_mask", unit_stride(weight), column_scale, score, prune_count.contiguous(), int(packed), mask
-    )
+    native.call("row_mask", unit_stride(weight), column_scale, score, prune_count.contiguous(), int(packed), mask)
     return mask

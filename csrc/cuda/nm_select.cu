@@ -1,0 +1,99 @@
+#include "launch.h"
+#include "nm_select.cuh"
+
+namespace trim {
+namespace {
+
+struct GroupSelection {
+  const tk_scored& scored;
+  Grouping grouping;
+  void* stream;
+  int32_t* bad;
+};
+
+template <class Dtype, int kGroup, bool kHalf>
+cudaError_t select_in_registers(const GroupSelection& s) {
+  // Enough threads to fill a large GPU; beyond that a thread takes up to 16 rows with one load of the scales.
+  constexpr int64_t kThreadsOfGpu = 132 * 2048, kMostRows = 16;
+  const int64_t units = s.scored.columns / kUnit<kGroup>;
+  const int64_t rows = std::clamp<int64_t>(units * s.scored.rows / kThreadsOfGpu, 1, kMostRows);
+  const int64_t apart = (s.scored.rows + rows - 1) / rows;
+  const dim3 grid(static_cast<unsigned>((units * apart + kGroupThreads - 1) / kGroupThreads));
+  return launch(select_groups<Dtype, kGroup, kHalf>, grid, kGroupThreads, 0, s.stream, ScoredMatrix<Dtype>(s.scored),
+                s.grouping, apart, s.bad);
+}
+
+template <class Dtype, int kSize>
+cudaError_t select_through_shared(const GroupSelection& s) {
+  const auto kernel = select_any_groups<Dtype, kSize>;
+  const int64_t width = int64_t{kGroupThreads} * s.grouping.of;
+  const int64_t tasks = (s.scored.columns + width - 1) / width * s.scored.rows;
+  const dim3 grid(resident_blocks(kernel, kGroupThreads, 0, tasks));
+  return launch(kernel, grid, kGroupThreads, 0, s.stream, ScoredMatrix<Dtype>(s.scored), s.grouping, s.bad);
+}
+
+template <class Dtype>
+cudaError_t select_any(const GroupSelection& s) {
+  if (s.grouping.of <= 8) return select_through_shared<Dtype, 8>(s);
+  return s.grouping.of <= 16 ? select_through_shared<Dtype, 16>(s) : select_through_shared<Dtype, 32>(s);
+}
+
+// Half of a group, or any part of it.
+template <class Dtype, int kGroup>
+cudaError_t select_power_of_two(const GroupSelection& s) {
+  const bool aligned = ScoredMatrix<Dtype>(s.scored).aligned && reinterpret_cast<uintptr_t>(s.grouping.mask) % 8 == 0;
+  if (!aligned || s.scored.score || s.scored.columns % kUnit<kGroup> != 0) return select_any<Dtype>(s);
+  if (kGroup == 2 || s.grouping.keep * 2 == kGroup) return select_in_registers<Dtype, kGroup, true>(s);
+  return select_in_registers<Dtype, kGroup == 2 ? 4 : kGroup, false>(s);
+}
+
+template <class Dtype>
+cudaError_t select(GroupSelection s) {
+  int32_t &keep = s.grouping.keep, &of = s.grouping.of;
+  if (keep == 0 || keep == of) {  // whatever the groups
+    keep = keep == 0 ? 0 : 4;
+    of = 4;
+  }
+  switch (of) {
+    case 2:
+      return select_power_of_two<Dtype, 2>(s);
+    case 4:
+      return select_power_of_two<Dtype, 4>(s);
+    case 8:
+      return select_power_of_two<Dtype, 8>(s);
+    case 16:
+      return select_power_of_two<Dtype, 16>(s);
+    case 32:
+      return select_power_of_two<Dtype, 32>(s);
+    default:
+      return select_any<Dtype>(s);
+  }
+}
+
+template <class Dtype>
+cudaError_t look_at_all(const tk_scored& scored, const tk_cuda_call& call) {
+  constexpr int64_t kBlocks = 132 * 16;
+  const int64_t across = (scored.columns + kGroupThreads * kVector - 1) / (kGroupThreads * kVector);
+  const int64_t down = std::min({scored.rows, std::max<int64_t>(1, kBlocks / across), int64_t{65535}});
+  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down));
+  return launch(find_bad<Dtype>, grid, kGroupThreads, 0, call.stream, ScoredMatrix<Dtype>(scored), call.bad);
+}
+
+}  // namespace
+}  // namespace trim
+
+TRIM_EXPORT int tk_cuda_nm_select(const tk_scored* scored, int keep, int of, uint8_t* mask, int packed,
+                                  const tk_cuda_call* call) {
+  const trim::OnDevice device(call->device);
+  if (device.status != cudaSuccess) return device.status;
+  return trim::with_dtype(*scored, [&](auto dtype) {
+    using Dtype = decltype(dtype);
+    const bool looks_first = !mask && call->bad;
+    if (looks_first) {
+      const cudaError_t status = trim::look_at_all<Dtype>(*scored, *call);
+      if (status != cudaSuccess) return static_cast<int>(status);
+    }
+    const trim::Grouping grouping{keep, of, mask, packed != 0, looks_first ? call->bad : nullptr};
+    return static_cast<int>(trim::select<Dtype>({*scored, grouping, call->stream, looks_first ? nullptr : call->bad}));
+  });
+}
