@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import trim_kernels
-from trim_kernels import cuda
+from trim_kernels import cuda, testing
 
 OPS = ["row_threshold", "row_mask", "prune_rows_", "row_order", "row_quality", "allocate_rows", "nm_mask", "prune_nm_"]
 LARGE, SMALL = torch.ones(64, 64), torch.ones(63, 65)
@@ -77,6 +77,24 @@ def test_status_says_what_there_is():
 def test_the_library_loads_without_a_driver():
     assert cuda.status()["architectures"]
     assert cuda._load() is cuda._loaded()
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+@pytest.mark.parametrize(("capability", "shared_bytes"), [("8.6", 101_376), ("8.0", 166_912), ("12.0", 101_376)])
+def test_every_kernel_fits_the_shared_memory_of_smaller_gpus(capability, shared_bytes, monkeypatch):
+    monkeypatch.setenv("TRIM_SHIM_CAPABILITY", capability)
+    monkeypatch.setenv("TRIM_SHIM_SHARED_BYTES", str(shared_bytes))
+    generator = torch.Generator().manual_seed(1)
+    for columns in (300, 5120, 13_824, 29_568, 60_000):
+        weight = torch.randn(2, columns, generator=generator).bfloat16()
+        testing.check_row_mask("cuda", weight, columns // 3)
+        testing.check_row_order("cuda", weight)
+    weight = torch.randn(3, 140, generator=generator).bfloat16()
+    x = torch.randn(300, 140, generator=generator).bfloat16()
+    testing.check_row_quality("cuda", weight, 70, x.t().contiguous())
+    testing.check_nm_mask("cuda", weight, 2, 4)
+    testing.check_gram("cuda", torch.zeros(140, 140), x)
+    testing.check_column_sqnorm("cuda", torch.zeros(140), x)
 
 
 @pytest.mark.usefixtures("cuda_on_cpu")
