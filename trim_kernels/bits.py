@@ -8,6 +8,14 @@ from torch import Tensor
 from trim_kernels.checks import describe
 
 
+def empty_mask(weight: Tensor, packed: bool) -> Tensor:
+    """Memory for the mask of a weight [R, C]: bool [R, C], or packed uint8 [R, ceil(C / 8)]."""
+    rows, columns = weight.shape
+    if packed:
+        return weight.new_empty((rows, (columns + 7) // 8), dtype=torch.uint8)
+    return weight.new_empty((rows, columns), dtype=torch.bool)
+
+
 def pack_bits(mask: Tensor) -> Tensor:
     """Pack a bool mask [R, C] into uint8 [R, ceil(C / 8)], little bit order; unused bits of a last byte are 0.
 

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from trim_kernels.c_types import as_pointer
+from trim_kernels.checks import require_counts_in_range
 from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_not_negative
 
 LIBRARY = Path(__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 DEVICE = "cuda"
 """The type of the devices whose memory the library reads. Tests run the library on CPU tensors."""
-
-SMALL = 4096
-"""Weights below which ``auto`` leaves a matrix to plain torch: a kernel of ours would not pay for its launch."""
 
 _ABI = 1
 """TK_CUDA_ABI of trim_kernels_cuda.h."""
@@ -107,11 +105,17 @@ def _loaded() -> ctypes.CDLL:
     return library
 
 
-@functools.cache
+_usable: set[int] = set()
+"""Devices that have been found to run the kernels; an error may pass."""
+
+
 def _device_refusal(index: int) -> str | None:
+    if index in _usable:
+        return None
     library = _loaded()
     error = library.tk_cuda_usable(index)
     if error == 0:
+        _usable.add(index)
         return None
     return (
         f"{LIBRARY} has no kernels that run on device {index} ({library.tk_cuda_error(error).decode()}; "
@@ -127,13 +131,6 @@ def refusal(call: Mapping[str, object]) -> str | None:
         return f"the {'weight' if 'weight' in call else 'x'} is on {tensor.device}"
     library = _load()
     return library if isinstance(library, str) else _device_refusal(tensor.device.index or 0)
-
-
-def reluctance(call: Mapping[str, object]) -> str | None:
-    """Why ``auto`` passes the CUDA backend over although it could run this call."""
-    tensor = call.get("weight", call.get("x"))
-    assert isinstance(tensor, Tensor)
-    return f"fewer than {SMALL} values" if tensor.numel() < SMALL else None
 
 
 def status() -> dict[str, object]:
@@ -188,13 +185,18 @@ def require_good(
     weight: Tensor,
     column_scale: Tensor | None,
     score: Tensor | None,
+    *,
     inputs: Tensor | None = None,
+    prune_count: Tensor | None = None,
 ) -> None:
     """Wait for the kernels, and raise ValueError if they met a bad value, naming the first one."""
     found = 0 if bad is None else int(bad)
     if found & _BAD_VALUE:
+        if prune_count is not None:
+            require_counts_in_range(prune_count, weight.shape[1])
         require_finite(weight, column_scale, score)
         if inputs is not None:
             require_finite_tensor("inputs", inputs)
+        raise RuntimeError("a CUDA kernel met a bad value that is gone; was a tensor changed meanwhile?")
     if found & _OVERFLOW:
         raise ValueError(OVERFLOW)

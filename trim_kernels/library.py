@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from trim_kernels import backends
+from trim_kernels.bits import empty_mask
 from trim_kernels.checks import check_call
 
 _SCORED = "Tensor weight, Tensor prune_count, Tensor? column_scale, Tensor? score"
@@ -46,20 +47,13 @@ def _fake_row_threshold(weight: Tensor, *_: object) -> tuple[Tensor, Tensor]:
 def _fake_row_mask(
     weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool, *_: object
 ) -> Tensor:
-    return _fake_mask(weight, packed)
+    return empty_mask(weight, packed)
 
 
 def _fake_nm_mask(
     weight: Tensor, keep: int, of: int, column_scale: Tensor | None, score: Tensor | None, packed: bool, *_: object
 ) -> Tensor:
-    return _fake_mask(weight, packed)
-
-
-def _fake_mask(weight: Tensor, packed: bool) -> Tensor:
-    rows, columns = weight.shape
-    if packed:
-        return weight.new_empty((rows, (columns + 7) // 8), dtype=torch.uint8)
-    return weight.new_empty((rows, columns), dtype=torch.bool)
+    return empty_mask(weight, packed)
 
 
 def _fake_in_place(*_: object) -> None:

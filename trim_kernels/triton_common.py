@@ -117,13 +117,6 @@ def as_integers(weight: Tensor) -> Tensor:
     return weight.view(torch.int32 if weight.element_size() == 4 else torch.int16)
 
 
-def apart(scoring: Tensor | None, weight: Tensor) -> Tensor | None:
-    """The scale or score with memory of its own: it is read while weights become zero."""
-    if scoring is None or scoring.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
-        return scoring
-    return scoring.clone()
-
-
 class BadValues:
     """What a kernel says about the values that it met; asking makes the host wait for the device."""
 

@@ -83,7 +83,9 @@ def value_of_rank(values, rank, number, high):
     """
     low = tl.full([], 0, tl.int32)
     below_low = tl.full([], 0, tl.int32)
-    below_high = number
+    # A width of 1 is compiled in as a constant, which a loop could not carry.
+    high = low + high
+    below_high = low + number
     step = tl.full([], 0, tl.int32)
     while (high - low > 1) & (below_low != rank):
         pivot = next_pivot(low, high, below_low, below_high, rank, step)

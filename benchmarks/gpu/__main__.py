@@ -88,7 +88,8 @@ def steps(results: Path) -> list[Step]:
         Step("build", [python, "-m", "benchmarks.gpu.build"], 180),
         Step("doctor", [python, "-m", "trim_kernels.machine"], 30),
         Step("headlines", [*bench, "--headlines"], 110),
-        Step("tests", pytest, 150, obstacle=_without_pytest),
+        Step("tests cuda", [*pytest, "-k", "not triton"], 100, obstacle=_without_pytest),
+        Step("tests triton", [*pytest, "-k", "triton"], 100, obstacle=_without_pytest),
         *[_sanitizer(tool, small) for tool in ("memcheck", "racecheck")],
         Step("figures", bench, 600),
     ]

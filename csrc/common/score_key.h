@@ -1,6 +1,6 @@
-// The score of one weight as an ordered integer. Shared by every kernel, on CPU and GPU, so that all of them order weights
-// alike.
-// Internal linkage on purpose: files compiled for different instruction sets must not share the emitted code.
+// The score of one weight as an ordered integer. Shared by every kernel, on CPU and GPU, so that all of them order
+// weights alike. Internal linkage on purpose: files compiled for different instruction sets must not share the emitted
+// code.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -62,8 +62,8 @@ struct Float16 {
     asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(raw));
     return value;
 #else
-    // Masks and no choices: compilers turn only the former into vectors. The exponent's bias goes from 15 to 127; that of
-    // infinity and NaN goes up once more.
+    // Masks and no choices: compilers turn only the former into vectors. The exponent's bias goes from 15 to 127; that
+    // of infinity and NaN goes up once more.
     constexpr uint32_t kRebias = 112u << 23;
     const uint32_t exponent = raw & 0x7c00u, special = -uint32_t(exponent == 0x7c00u) & kRebias;
     const uint32_t normal = (uint32_t(raw & 0x7fffu) << 13) + kRebias + special;

@@ -18,8 +18,8 @@ void guarded(Work work, const void* job, RowQueue& queue) {
   }
 }
 
-// A search asks for a loop every hundred microseconds, and waking a sleeping thread takes about as long: wait awake for a
-// moment (some 50 microseconds) before going to sleep.
+// A search asks for a loop every hundred microseconds, and waking a sleeping thread takes about as long: wait awake for
+// a moment (some 50 microseconds) before going to sleep.
 template <class Ready>
 void spin_until(Ready ready) {
   for (int i = 0; i < 4000 && !ready(); ++i) {

@@ -11,8 +11,8 @@ constexpr int kRows = 8;           // weight rows multiplied at once
 constexpr int64_t kBlock = 256;    // columns summed before the sum joins the result: shorter sums round less
 constexpr int64_t kInPlace = 256;  // tokens up to which tiles of the inputs as they come use the caches well enough
 
-// Inputs [columns, tokens] as tiles of kTile tokens, the last one padded with zeros, so that every access is aligned and
-// whole and a tile's columns lie close together. Where the inputs are so already, they are not copied.
+// Inputs [columns, tokens] as tiles of kTile tokens, the last one padded with zeros, so that every access is aligned
+// and whole and a tile's columns lie close together. Where the inputs are so already, they are not copied.
 class TiledInputs {
  public:
   TiledInputs(const float* inputs, int64_t columns, int64_t tokens)

@@ -1,5 +1,5 @@
-// What the kernels of one instruction set share: scratch memory, keys of a row, selection in a row.
-// Internal linkage and no standard containers on purpose: code emitted for AVX-512 must not be linked into the baseline.
+// What the kernels of one instruction set share: scratch memory, keys of a row, selection in a row. Internal linkage
+// and no standard containers on purpose: code emitted for AVX-512 must not be linked into the baseline.
 #pragma once
 #include <cstdint>
 #include <new>

@@ -1,8 +1,8 @@
 // with_row_outputs: the running output of every row, moved from one prune count to the next.
 //
 // For each row the dense output y and the kept output k stay in memory. Going from count a to count b adds or subtracts
-// the |b - a| weights between them in pruning order, each times its input column: a search moves by a few per cent of the
-// columns per step, so all its steps together cost less than one dense product.
+// the |b - a| weights between them in pruning order, each times its input column: a search moves by a few per cent of
+// the columns per step, so all its steps together cost less than one dense product.
 #include "row_outputs.h"
 
 #include "kernels.h"
@@ -200,8 +200,8 @@ void Outputs<Column>::measure(int64_t row) const {
   statistics.cross[row] = sum_of(cross);
 }
 
-// A row that returns to its first count is worth exactly what it was: otherwise rounding errors on the way could make equal
-// counts look better than themselves.
+// A row that returns to its first count is worth exactly what it was: otherwise rounding errors on the way could make
+// equal counts look better than themselves.
 template <class Column>
 void Outputs<Column>::recall(int64_t row, bool is_first) const {
   First& first = first_[row];

@@ -62,8 +62,8 @@ class ExactRounding final : public Rounding {
     return Shares(rows_, static_cast<double>(total_) / static_cast<double>(rows_ * columns_));
   }
 
-  // clip(clip(shares + change) + t) for the t that makes the sum right. The sum rises with t, in straight pieces: Newton
-  // steps, kept between bounds that halve, end on the right piece, where one step is exact.
+  // clip(clip(shares + change) + t) for the t that makes the sum right. The sum rises with t, in straight pieces:
+  // Newton steps, kept between bounds that halve, end on the right piece, where one step is exact.
   void change(Shares& shares, const std::vector<double>& change) const override {
     for (size_t i = 0; i < shares.size(); ++i) shares[i] = std::clamp(shares[i] + change[i], 0.0, limit_);
     const double target = static_cast<double>(total_) / static_cast<double>(columns_);

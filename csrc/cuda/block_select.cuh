@@ -23,8 +23,8 @@ struct SelectShared {
   int32_t column;
 };
 
-// What a block selects from is a Row, whose each(visit) calls visit(int32_t column, const uint32_t (&key)[kVector]) for all
-// columns of the thread, eight at a time.
+// What a block selects from is a Row, whose each(visit) calls visit(int32_t column, const uint32_t (&key)[kVector]) for
+// all columns of the thread, eight at a time.
 
 template <int kThreads>
 __device__ __forceinline__ void clear_counters(SelectShared<kThreads>& shared) {
@@ -93,8 +93,8 @@ struct ColumnsOf {
   const uint32_t wanted;
 };
 
-// The threshold at this rank, which is less than the number of columns. With `ties` false the column may be 0 instead, where
-// every weight with the threshold's key stays. Starts after a barrier that follows clear_counters, ends at one.
+// The threshold at this rank, which is less than the number of columns. With `ties` false the column may be 0 instead,
+// where every weight with the threshold's key stays. Starts after a barrier that follows clear_counters, ends at one.
 template <int kThreads, class Row>
 __device__ __forceinline__ Threshold find_threshold(const Row& row, int32_t columns, uint32_t rank, bool ties,
                                                     SelectShared<kThreads>& shared) {

@@ -12,8 +12,6 @@
 namespace trim {
 namespace {
 
-constexpr size_t kSharedWithoutAsking = 48 << 10;
-
 // The call's device is current while this lives.
 class OnDevice {
  public:
@@ -41,15 +39,27 @@ inline int attribute(cudaDeviceAttr what) {
 // The largest dynamic shared memory of a block on the current device.
 inline size_t shared_limit() { return static_cast<size_t>(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin)); }
 
+// Without asking a kernel gets 48 KB, what it declares itself included.
+template <class Kernel>
+cudaError_t allow_shared(Kernel kernel, size_t shared) {
+  if (shared == 0) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+}
+
+// Whether a block of this kernel can have so much dynamic shared memory on the current device.
+template <class Kernel>
+bool fits_shared(Kernel kernel, size_t shared) {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, kernel) != cudaSuccess) return false;
+  return attributes.sharedSizeBytes + shared <= shared_limit();
+}
+
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t shared, void* stream,
                    Arguments... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-  if (shared > kSharedWithoutAsking) {
-    const cudaError_t status =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (status != cudaSuccess) return status;
-  }
+  const cudaError_t status = allow_shared(kernel, shared);
+  if (status != cudaSuccess) return status;
   cudaLaunchConfig_t config = {};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
@@ -61,12 +71,11 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t
 // Blocks that are resident at once, but no more than there are tasks: each takes tasks in turn.
 template <class Kernel>
 unsigned resident_blocks(Kernel kernel, int threads, size_t shared, int64_t tasks) {
-  if (shared > kSharedWithoutAsking) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-  }
+  allow_shared(kernel, shared);
   int per_multiprocessor = 0;
   cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, shared);
-  const int64_t resident = static_cast<int64_t>(std::max(per_multiprocessor, 1)) * attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t multiprocessors = attribute(cudaDevAttrMultiProcessorCount);
+  const int64_t resident = std::max(per_multiprocessor, 1) * multiprocessors;
   return static_cast<unsigned>(std::min(resident, tasks));
 }
 

@@ -1,9 +1,10 @@
-// The output of the weights that go, and what of it the row statistics need: the product and its statistics in one kernel.
+// The output of the weights that go, and what of it the row statistics need: the product and its statistics in one
+// kernel.
 //
-// A thread masks its part of the weight in registers on the way to the tensor cores; nothing but the statistics is written.
-// One block takes 128 rows and kTokens tokens, a warp 16 rows and all of these tokens, so that rows need no sums between
-// warps. The columns pass in blocks of 64: the inputs through a ring of tiles in shared memory, the weights through
-// registers, loaded two blocks ahead and masked while the product of the block before is under way.
+// A thread masks its part of the weight in registers on the way to the tensor cores; nothing but the statistics is
+// written. One block takes 128 rows and kTokens tokens, a warp 16 rows and all of these tokens, so that rows need no
+// sums between warps. The columns pass in blocks of 64: the inputs through a ring of tiles in shared memory, the
+// weights through registers, loaded two blocks ahead and masked while the product of the block before is under way.
 #pragma once
 #include <async_copy.cuh>
 #include <tensor_core.cuh>

@@ -15,11 +15,6 @@ bool on_tensor_cores(const tk_scored& scored, int32_t inputs_dtype) {
   return scored.dtype != TK_FLOAT32 && inputs_dtype == scored.dtype;
 }
 
-dim3 product_grid(const ProductCall& call, int64_t tiles, int64_t rows, int rows_per_block) {
-  return dim3(static_cast<unsigned>(call.chains * tiles),
-              static_cast<unsigned>((rows + rows_per_block - 1) / rows_per_block));
-}
-
 // One fragment of the inputs serves 16 rows only: wider tiles would gain little, and take registers that there are not.
 template <class Dtype>
 cudaError_t enqueue_warp_products(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
@@ -113,10 +108,11 @@ TRIM_EXPORT int tk_cuda_stage_inputs(const tk_scored* scored, const void* inputs
                                           trim::padded(tokens, trim::kTokenPadding)};
     if constexpr (!std::is_same<Dtype, trim::Float32>::value) {
       if (staged->transposed) {
-      const dim3 grid(static_cast<unsigned>(matrix.padded_columns / trim::kStageTile),
-                      static_cast<unsigned>(matrix.padded_tokens / trim::kStageTile));
-      return static_cast<int>(trim::launch(trim::stage_transposed<Dtype>, grid, trim::kStageThreads, 0, call->stream,
-                                           matrix, static_cast<typename Dtype::Storage*>(staged->values), call->bad));
+        const dim3 grid(static_cast<unsigned>(matrix.padded_columns / trim::kStageTile),
+                        static_cast<unsigned>(matrix.padded_tokens / trim::kStageTile));
+        auto* const out = static_cast<typename Dtype::Storage*>(staged->values);
+        return static_cast<int>(trim::launch(trim::stage_transposed<Dtype>, grid, trim::kStageThreads, 0, call->stream,
+                                             matrix, out, call->bad));
       }
     }
     const int64_t blocks = matrix.padded_columns * matrix.padded_tokens / trim::kStageThreads;

@@ -14,8 +14,8 @@ struct ProductCall {
   int64_t chains, padded_tokens, padded_columns;
 };
 
-// Enqueues the products of one matrix with staged inputs; `call` without its tile's and padding's sizes. Returns in `tiles`
-// how many token tiles the partial statistics have.
+// Enqueues the products of one matrix with staged inputs; `call` without its tile's and padding's sizes. Returns in
+// `tiles` how many token tiles the partial statistics have.
 cudaError_t enqueue_products(const tk_scored& scored, const tk_cuda_inputs& inputs, ProductCall call, void* stream,
                              int64_t* tiles);
 
@@ -26,5 +26,10 @@ cudaError_t enqueue_hopper_products(const tk_scored& scored, const void* inputs,
 // statistics [2, chains, rows] from the partial ones, tile by tile: two sums, or of dense outputs a sum and a maximum.
 cudaError_t enqueue_combine(const ProductCall& call, int64_t tiles, int64_t rows, double* statistics, int32_t* bad,
                             void* stream);
+
+inline dim3 product_grid(const ProductCall& call, int64_t tiles, int64_t rows, int rows_per_block) {
+  return dim3(static_cast<unsigned>(call.chains * tiles),
+              static_cast<unsigned>((rows + rows_per_block - 1) / rows_per_block));
+}
 
 }  // namespace trim

@@ -31,8 +31,7 @@ struct GroupProduct {
 template <class Dtype, int kTokens, int kStages>
 cudaError_t enqueue(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
   const auto kernel = masked_product<Dtype, GroupProduct<Dtype, kTokens>, kTokens, kStages>;
-  const dim3 grid(static_cast<unsigned>(call.chains * (call.padded_tokens / kTokens)),
-                  static_cast<unsigned>((scored.rows + kProductRows - 1) / kProductRows));
+  const dim3 grid = product_grid(call, call.padded_tokens / kTokens, scored.rows, kProductRows);
   return launch(kernel, grid, kProductThreads, size_t{kStages} * kTokens * kInputTokenBytes, stream,
                 ScoredMatrix<Dtype>(scored), static_cast<const typename Dtype::Storage*>(inputs), call);
 }

@@ -58,8 +58,8 @@ class RowSearch {
   const SearchState state_;
 };
 
-// The graph of this thread's last search: the next one of the same shape only changes its arguments. Its launch has ended
-// by then, since a search is over when the host has read its trace.
+// The graph of this thread's last search: the next one of the same shape only changes its arguments. Its launch has
+// ended by then, since a search is over when the host has read its trace.
 thread_local cudaGraphExec_t last_graph = nullptr;
 
 cudaError_t update_or_instantiate(cudaGraph_t graph) {
@@ -94,7 +94,7 @@ struct Sizes {
   int64_t doubles, ints;
 };
 
-// Of the scratch memory, in the order of divide().
+// Of the scratch memory.
 Sizes scratch_sizes(int64_t rows, int64_t tokens, int64_t chains) {
   const int64_t each = chains * rows;
   return {(2 + tk_cuda_quality_partials(tokens)) * each + chains, 3 * each};
@@ -117,7 +117,8 @@ TRIM_EXPORT int tk_cuda_allocate_rows(const tk_scored* scored, const void* order
   const int64_t chains = search->positive_rates + search->negative_rates, each = chains * scored->rows;
   const trim::SearchProblem problem{*search, scored->rows, scored->columns, inputs->tokens, chains};
   double* const doubles = static_cast<double*>(scratch);
-  int32_t* const ints = reinterpret_cast<int32_t*>(doubles + trim::scratch_sizes(scored->rows, inputs->tokens, chains).doubles);
+  const trim::Sizes sizes = trim::scratch_sizes(scored->rows, inputs->tokens, chains);
+  int32_t* const ints = reinterpret_cast<int32_t*>(doubles + sizes.doubles);
   trim::SearchState state = {};
   state.shares = doubles;
   state.row_quality = doubles + each;
@@ -132,10 +133,5 @@ TRIM_EXPORT int tk_cuda_allocate_rows(const tk_scored* scored, const void* order
   state.trace = trace;
 
   const trim::RowSearch row_search(*scored, order, *inputs, dense, problem, state);
-  const auto stream = static_cast<cudaStream_t>(call->stream);
-  cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-  const cudaError_t status = cudaStreamIsCapturing(stream, &capturing);
-  if (status != cudaSuccess) return status;
-  if (capturing != cudaStreamCaptureStatusNone) return row_search.enqueue(stream);
-  return trim::launch_as_graph(row_search, stream);
+  return trim::launch_as_graph(row_search, static_cast<cudaStream_t>(call->stream));
 }

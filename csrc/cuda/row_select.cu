@@ -23,7 +23,7 @@ template <class Dtype>
 cudaError_t select_wide(const Selection& s) {
   const auto kernel = select_wide_rows<Dtype>;
   const size_t row = static_cast<size_t>(s.scored.columns + kVector) * sizeof(typename Dtype::Storage);
-  const bool staged = !s.scored.score && row + sizeof(SelectShared<kWideThreads>) <= shared_limit();
+  const bool staged = !s.scored.score && fits_shared(kernel, row);
   const size_t shared = staged ? row : 0;
   const dim3 grid(resident_blocks(kernel, kWideThreads, shared, s.scored.rows));
   return launch(kernel, grid, kWideThreads, shared, s.call.stream, ScoredMatrix<Dtype>(s.scored), s.prune_count, s.out,

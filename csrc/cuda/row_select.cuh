@@ -1,5 +1,5 @@
-// row_select and prune_rows: one block a row, persistent. The weight is read from memory once; what is pruned in place is
-// read again from the cache that the first read filled.
+// row_select and prune_rows: one block a row, persistent. The weight is read from memory once; what is pruned in place
+// is read again from the cache that the first read filled.
 #pragma once
 #include <type_traits>
 
@@ -9,8 +9,8 @@
 namespace trim {
 namespace {
 
-// The next row's weights on their way to registers, if its pieces of eight columns are whole and aligned: memory is at work
-// while the block selects, and all loads of a row are under way before the first is waited for.
+// The next row's weights on their way to registers, if its pieces of eight columns are whole and aligned: memory is at
+// work while the block selects, and all loads of a row are under way before the first is waited for.
 template <class Dtype, int kThreads, int kVectors>
 struct RowOnItsWay {
   // Registers have room for the next row beside this one's keys where weights are halves, and few.
@@ -144,10 +144,12 @@ __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, con
     if (column >= columns) return;
     const uint32_t bits = kept_bits(key, threshold, column);
     if (out.prune) {
-      asm volatile("" ::: "memory");  // else the compiler has all weights of the row on their way, and no registers left
+      // Else the compiler has all weights of the row on their way, and no registers left.
+      asm volatile("" ::: "memory");
       zero_others(scored, weight, column, bits);
     } else if (out.packed) {
-      mask[column / 8] = static_cast<uint8_t>(columns - column < kVector ? bits & ((1u << (columns - column)) - 1) : bits);
+      const int32_t left = columns - column;
+      mask[column / 8] = static_cast<uint8_t>(left < kVector ? bits & ((1u << left) - 1) : bits);
     } else {
       write_bytes(mask + column, bits, columns - column);
     }

@@ -133,8 +133,8 @@ struct ScoredRow {
     return column_scale ? floats(column_scale, column) : Eight<Float32>{};
   }
 
-  // Whether these columns hold a NaN, an infinity or a negative score. A weight that is not finite has a key from infinity
-  // on, whatever its scale: the others, padding aside, need no second look.
+  // Whether these columns hold a NaN, an infinity or a negative score. A weight that is not finite has a key from
+  // infinity on, whatever its scale: the others, padding aside, need no second look.
   __device__ __forceinline__ bool is_bad(int32_t column, const uint32_t (&key)[kVector]) const {
     uint32_t highest = 0;
 #pragma unroll

@@ -1,8 +1,8 @@
 // The inputs of products, laid out once for all products with them.
 //
-// Tensor cores take 16-bit inputs [padded tokens, padded columns]: a token's columns lie together, permuted within each 64.
-// A thread of a warp, q = lane % 4, then finds its operand of four products of 16 columns in two pieces of eight columns
-// that lie together in the weight: those from 8 q and those from 32 + 8 q. All other products take float32
+// Tensor cores take 16-bit inputs [padded tokens, padded columns]: a token's columns lie together, permuted within each
+// 64. A thread of a warp, q = lane % 4, then finds its operand of four products of 16 columns in two pieces of eight
+// columns that lie together in the weight: those from 8 q and those from 32 + 8 q. All other products take float32
 // [padded columns, padded tokens].
 #pragma once
 #include <cuda_runtime.h>

@@ -71,7 +71,8 @@ int tk_row_order(const tk_scored*, int32_t* order, int threads);
 int tk_row_quality(const tk_scored*, const int32_t* prune_count, const float* inputs, int64_t tokens,
                    double* statistics, int threads);
 
-// How tk_allocate_rows searches; see trim_kernels.allocate_rows. `exact` takes total and cap, otherwise the shares count.
+// How tk_allocate_rows searches; see trim_kernels.allocate_rows. `exact` takes total and cap, otherwise the shares
+// count.
 typedef struct {
   tk_layer_metric layer_metric;
   tk_row_metric row_metric;

@@ -1,5 +1,5 @@
-// Every function that the CUDA library exports; trim_kernels.h has the words. No torch, no Python: device pointers, sizes,
-// a device and its stream. Nothing here waits for the device.
+// Every function that the CUDA library exports; trim_kernels.h has the words. No torch, no Python: device pointers,
+// sizes, a device and its stream. Nothing here waits for the device.
 #pragma once
 #include "trim_kernels.h"
 
@@ -14,8 +14,9 @@ extern "C" {
 typedef struct {
   int32_t device;
   void* stream;
-  // int32 [1], or NULL. Becomes 1 where weight, score or inputs hold NaN or infinity, a score is negative or a prune count
-  // is out of range, 2 where an output is beyond float32. What such rows yield is unspecified, but memory stays safe.
+  // int32 [1], or NULL. Becomes 1 where weight, score or inputs hold NaN or infinity, a score is negative or a prune
+  // count is out of range, 2 where an output is beyond float32. What such rows yield is unspecified, but memory stays
+  // safe.
   int32_t* bad;
 } tk_cuda_call;
 
@@ -54,24 +55,25 @@ typedef struct {
   int32_t transposed;  // for tensor cores, in the weight's 16-bit dtype; otherwise in float32
 } tk_cuda_inputs;
 
-// Lays inputs [columns, tokens] (contiguous, of `dtype`) out in staged->values, tk_cuda_staged_bytes large, and fills the
-// rest of `staged`.
+// Lays inputs [columns, tokens] (contiguous, of `dtype`) out in staged->values, tk_cuda_staged_bytes large, and fills
+// the rest of `staged`.
 int tk_cuda_stage_inputs(const tk_scored*, const void* inputs, int dtype, int64_t tokens, tk_cuda_inputs* staged,
                          const tk_cuda_call*);
 int64_t tk_cuda_staged_bytes(const tk_scored*, int dtype, int64_t tokens);
 
 // With y = weight * inputs and e = the part of y from weights before the thresholds: without thresholds (NULL) writes
-// dense [rows, tk_cuda_padded_tokens] = y and statistics [2, rows] = |y|^2, max y^2; with thresholds reads dense and writes
-// statistics = <y, e>, |e|^2. partial: float64 [tk_cuda_quality_partials, rows].
+// dense [rows, tk_cuda_padded_tokens] = y and statistics [2, rows] = |y|^2, max y^2; with thresholds reads dense and
+// writes statistics = <y, e>, |e|^2. partial: float64 [tk_cuda_quality_partials, rows].
 int tk_cuda_row_products(const tk_scored*, const int32_t* key, const int32_t* column, const tk_cuda_inputs*,
                          float* dense, double* partial, double* statistics, const tk_cuda_call*);
 int64_t tk_cuda_padded_tokens(int64_t tokens);
 int64_t tk_cuda_quality_partials(int64_t tokens);
 
-// tk_allocate_rows for all rates at once, whatever the earlier ones bring: trace [1 + rates, 1 + iterations], and for each
-// rate the counts of its best step, best [rates, rows]; uniform [rows]: the counts of equal shares. search->rates and all
-// else lie on the device. order as tk_cuda_row_order writes it, in 2 bytes up to 65536 columns and in 4 beyond; dense and
-// dense_statistics from tk_cuda_row_products; scratch: tk_cuda_allocate_rows_scratch bytes. rates >= 1, rows >= 1.
+// tk_allocate_rows for all rates at once, whatever the earlier ones bring: trace [1 + rates, 1 + iterations], and for
+// each rate the counts of its best step, best [rates, rows]; uniform [rows]: the counts of equal shares. search->rates
+// and all else lie on the device. order as tk_cuda_row_order writes it, in 2 bytes up to 65536 columns and in 4 beyond;
+// dense and dense_statistics from tk_cuda_row_products; scratch: tk_cuda_allocate_rows_scratch bytes. rates >= 1, rows
+// >= 1.
 int tk_cuda_allocate_rows(const tk_scored*, const void* order, const tk_cuda_inputs*, float* dense,
                           const double* dense_statistics, const tk_search*, int32_t* best, int32_t* uniform,
                           double* trace, void* scratch, const tk_cuda_call*);

@@ -17,9 +17,11 @@ namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
 
-template <class... Parameters, class... Arguments>
+template <bool ask = true, class... Parameters, class... Arguments>
 int launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, size_t shared, void* stream,
            Arguments... arguments) {
+  const int wanted = static_cast<int>(shared);
+  if (wanted && ask) cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted);
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(blocks);
   config.blockDim = dim3(threads);
@@ -222,7 +224,7 @@ EXPORT int self_test_shared_limit(int bytes, int ask) {
     if (error != cudaSuccess) return error;
   }
   static int fresh;
-  return launch(poison, 1, 64, static_cast<size_t>(bytes), nullptr, &fresh);
+  return launch<false>(poison, 1, 64, static_cast<size_t>(bytes), nullptr, &fresh);
 }
 EXPORT int self_test_capability() {
   int major = 0, minor = 0;

@@ -29,8 +29,7 @@ def cuda_on_cpu(library_on_cpu: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The backend "cuda" takes CPU tensors; the library's functions, those of the scheduler included."""
     monkeypatch.setattr(cuda, "LIBRARY", library_on_cpu)
     monkeypatch.setattr(cuda, "DEVICE", "cpu")
-    for cached in (cuda._load, cuda._device_refusal):
-        cached.cache_clear()
+    monkeypatch.setattr(cuda, "_usable", set())
+    cuda._load.cache_clear()
     yield ctypes.CDLL(str(library_on_cpu))
-    for cached in (cuda._load, cuda._device_refusal):
-        cached.cache_clear()
+    cuda._load.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
@@ -11,7 +12,7 @@ import trim_kernels
 from trim_kernels import cuda, testing
 
 OPS = ["row_threshold", "row_mask", "prune_rows_", "row_order", "row_quality", "allocate_rows", "nm_mask", "prune_nm_"]
-LARGE, SMALL = torch.ones(64, 64), torch.ones(63, 65)
+LARGE, SMALL = torch.ones(64, 64), torch.ones(63, 65)[:, :64]
 
 
 @pytest.fixture
@@ -30,8 +31,23 @@ def test_auto_takes_cuda_where_it_can(op):
 
 
 @pytest.mark.usefixtures("cuda_on_cpu")
-def test_auto_leaves_small_matrices_to_others_and_says_so():
-    assert "row_mask: cpu\n  not cuda: fewer than 4096 values" in trim_kernels.explain("row_mask", SMALL)
+@pytest.mark.parametrize("op", [op for op in [*OPS, "column_sqnorm_", "gram_"] if op != "allocate_rows"])
+def test_auto_leaves_small_tensors_to_plain_torch_and_says_so(op, monkeypatch):
+    for module in ("triton", "native"):
+        module = importlib.import_module(f"trim_kernels.ops.{op.removesuffix('_')}.{module}")
+        refusal = None if module.__name__.endswith("triton") else "the weight is on a GPU"
+        monkeypatch.setattr(module, "refusal", lambda call, refusal=refusal: refusal)
+    assert trim_kernels.explain(op, SMALL) == (
+        f"{op}: reference\n"
+        "  not cuda: fewer than 4096 values\n"
+        "  not triton: fewer than 4096 values\n"
+        "  not cpu: the weight is on a GPU"
+    )
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_a_search_is_never_too_small():
+    assert trim_kernels.explain("allocate_rows", SMALL) == "allocate_rows: cuda"
 
 
 @pytest.mark.usefixtures("cuda_on_cpu")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_cpu.build import build
 
-from trim_kernels import prune_rows_, row_mask, row_threshold, testing
+from trim_kernels import cuda, prune_rows_, row_mask, row_threshold, testing
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
+ROOT = Path(__file__).parents[3]
 SELECTIONS = {
     "row_threshold": testing.check_row_threshold,
     "row_mask": testing.check_row_mask,
@@ -89,3 +95,25 @@ def test_a_bad_count_is_named():
     counts = torch.tensor([0, 8, 7], dtype=torch.int32)
     with pytest.raises(ValueError, match=r"^prune_count: expected values from 0 to 7, got 8 at row 1$"):
         row_mask(testing.nasty_matrix("3x7", torch.float32), counts, backend="cuda")
+
+
+def test_a_barrier_taken_out_of_the_kernel_is_noticed(tmp_path, monkeypatch):
+    for path in (ROOT / "csrc" / "cuda").iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    scan = tmp_path / "block_scan.cuh"
+    whole = scan.read_text(encoding="utf-8")
+    assert whole.count("__syncthreads();") == 1
+    scan.write_text(whole.replace("__syncthreads();", ""), encoding="utf-8")
+    sources = [tmp_path / name for name in ("library.cu", "row_select.cu")]
+    broken = ctypes.CDLL(str(build(sources, tmp_path / "broken" / "libtrim_kernels_cuda.so")))
+    broken.tk_cuda_row_select.argtypes = cuda._loaded().tk_cuda_row_select.argtypes
+    monkeypatch.setattr(cuda._loaded(), "tk_cuda_row_select", broken.tk_cuda_row_select)
+    weight = testing.nasty_matrix("3x2049", torch.float32)
+    expected = row_mask(weight, 700, backend="reference")
+    right = 0
+    for seed in range(20):
+        broken.cuda_on_cpu_seed(seed)
+        with contextlib.suppress(RuntimeError):  # a report of the scheduler
+            right += torch.equal(row_mask(weight, 700, check_values=False, backend="cuda"), expected)
+    assert right < 20

@@ -79,7 +79,7 @@ class Job:
 
 
 def selection_job(name: str, columns: int, output: int, scoring: int = 1, check: bool = False) -> Job:
-    block = row_threshold.common.power_of_two(columns)
+    block = max(16, row_threshold.common.power_of_two(columns))
     return Job(
         name,
         selection.select_row,
@@ -91,7 +91,7 @@ def selection_job(name: str, columns: int, output: int, scoring: int = 1, check:
             "threshold_column": "*i32",
             "out": "*i16" if output == selection.IN_PLACE.value else "*u8",
             "flag": "*i32",
-            "width": "i32",
+            "width": "i32" if columns > 1 else 1,  # Triton takes a 1 for a constant
             "out_row": "i64",
             "out_column": 1,
             "SCORING": scoring,
@@ -192,6 +192,7 @@ def jobs(architecture: int) -> Iterator[Job]:
     capability = divmod(architecture, 10)
     for columns in (5120, 8192, 13824, 29568):
         yield selection_job(f"select_row packed {columns}", columns, selection.PACKED_MASK.value)
+    yield selection_job("select_row mask 1", 1, selection.MASK.value)
     yield selection_job("select_row in place 13824", 13824, selection.IN_PLACE.value)
     yield selection_job("select_row in place 29568", 29568, selection.IN_PLACE.value)
     yield selection_job("select_row mask 5120, checked", 5120, selection.MASK.value, check=True)

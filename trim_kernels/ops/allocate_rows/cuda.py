@@ -9,7 +9,6 @@ from torch import Tensor
 
 from trim_kernels import cuda
 from trim_kernels.c_types import unit_stride
-from trim_kernels.cuda import reluctance as reluctance
 from trim_kernels.ops.allocate_rows.batched import replay
 from trim_kernels.ops.allocate_rows.metrics import metric_refusal
 from trim_kernels.ops.allocate_rows.options import search_options
@@ -42,7 +41,7 @@ def allocate_rows(
     order_dtype = torch.int16 if columns <= SHORT_COLUMNS else torch.int32
     order = order_rows(matrix, column_scale, score, order_dtype, bad)
     outputs = dense_outputs(matrix, inputs, column_scale, score, bad)
-    cuda.require_good(bad, weight, column_scale, score, inputs)
+    cuda.require_good(bad, weight, column_scale, score, inputs=inputs)
 
     # A search without rates still has uniform shares to evaluate: a rate of 0 stays there.
     rates = [*learning_rates, *negative_learning_rates] or [0.0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trim_kernels import triton_common as common
 from trim_kernels.ops.allocate_rows.batched import BATCHED_ROUNDINGS, Chains, replay
-from trim_kernels.ops.allocate_rows.metrics import STATISTIC_METRICS
+from trim_kernels.ops.allocate_rows.metrics import metric_refusal
 from trim_kernels.ops.allocate_rows.rounding import ROUNDINGS
 from trim_kernels.ops.row_order.triton import row_order
 from trim_kernels.ops.row_quality.triton import Products, require_values
@@ -19,10 +19,7 @@ _BLOCK_ROWS = 128
 
 
 def refusal(call: Mapping[str, Any]) -> str | None:
-    metric = call.get("layer_metric", "cosine")
-    if metric not in STATISTIC_METRICS:
-        return f"layer_metric {metric!r} needs the outputs; without them only {', '.join(STATISTIC_METRICS)}"
-    return common.refusal(call)
+    return metric_refusal(call) or common.refusal(call)
 
 
 def allocate_rows(

@@ -8,7 +8,6 @@ from torch import Tensor
 from trim_kernels import cuda
 from trim_kernels.c_types import activations
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 
 
 def column_sqnorm_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trim_kernels import cuda
+from trim_kernels.bits import empty_mask
 from trim_kernels.c_types import scored, unit_stride
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 
 
 def nm_mask(
@@ -20,9 +19,7 @@ def nm_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    rows, columns = weight.shape
-    shape, dtype = ((rows, (columns + 7) // 8), torch.uint8) if packed else ((rows, columns), torch.bool)
-    mask = torch.empty(shape, dtype=dtype, device=weight.device)
+    mask = empty_mask(weight, packed)
     bad = cuda.value_flag(weight, column_scale, check_values)
     matrix = scored(unit_stride(weight), column_scale, score)
     cuda.call("nm_select", weight.device, matrix, keep, of, mask, int(packed), bad=bad)

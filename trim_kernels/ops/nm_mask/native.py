@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trim_kernels import native
+from trim_kernels.bits import empty_mask
 from trim_kernels.c_types import unit_stride
 from trim_kernels.native import refusal as refusal
 
@@ -19,10 +19,6 @@ def nm_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    rows, columns = weight.shape
-    if packed:
-        mask = torch.empty((rows, (columns + 7) // 8), dtype=torch.uint8)
-    else:
-        mask = torch.empty((rows, columns), dtype=torch.bool)
+    mask = empty_mask(weight, packed)
     native.call("nm_mask", unit_stride(weight), column_scale, score, keep, of, int(packed), mask)
     return mask

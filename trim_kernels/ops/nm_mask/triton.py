@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trim_kernels import triton_common as common
-from trim_kernels.bits import pack_bits
+from trim_kernels.bits import empty_mask, pack_bits
 from trim_kernels.triton_common import refusal as refusal
 
 _COMPARISONS = 8192
@@ -24,12 +24,11 @@ def nm_mask(
 ) -> Tensor:
     from trim_kernels.ops.nm_mask import triton_kernels as kernels
 
-    rows, columns = weight.shape
     if packed and of == common.power_of_two(of):
-        mask = torch.empty((rows, (columns + 7) // 8), dtype=torch.uint8, device=weight.device)
+        mask = empty_mask(weight, packed)
         select(kernels.PACKED_MASK.value, weight, keep, of, column_scale, score, mask, check_values)
         return mask
-    mask = torch.empty((rows, columns), dtype=torch.bool, device=weight.device)
+    mask = empty_mask(weight, packed=False)
     select(kernels.MASK.value, weight, keep, of, column_scale, score, mask.view(torch.uint8), check_values)
     # A group of any other size leaves lanes unused, and bits of a byte would be scattered over them.
     return pack_bits(mask) if packed else mask

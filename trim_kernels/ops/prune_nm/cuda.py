@@ -7,7 +7,6 @@ from torch import Tensor
 from trim_kernels import cuda
 from trim_kernels.c_types import scored, unit_stride
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 from trim_kernels.scoring import apart
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from trim_kernels import triton_common as common
 from trim_kernels.ops.nm_mask.triton import select
+from trim_kernels.scoring import apart
 from trim_kernels.triton_common import refusal as refusal
 
 
@@ -15,7 +16,7 @@ def prune_nm_(
     from trim_kernels.ops.nm_mask import triton_kernels as kernels
 
     weight = weight.detach()
-    column_scale, score = common.apart(column_scale, weight), common.apart(score, weight)
+    column_scale, score = apart(column_scale, weight), apart(score, weight)
     out = common.as_integers(weight)
     if check_values:
         select(kernels.NOTHING.value, weight, keep, of, column_scale, score, out, check_values=True)

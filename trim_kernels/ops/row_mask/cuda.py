@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trim_kernels import cuda
+from trim_kernels.bits import empty_mask
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 from trim_kernels.ops.row_threshold.cuda import select_rows
 
 
@@ -19,9 +18,7 @@ def row_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    rows, columns = weight.shape
-    shape, dtype = ((rows, (columns + 7) // 8), torch.uint8) if packed else ((rows, columns), torch.bool)
-    mask = torch.empty(shape, dtype=dtype, device=weight.device)
+    mask = empty_mask(weight, packed)
     selected = cuda.Selected(mask=mask.data_ptr(), packed=packed)
     select_rows(weight, prune_count, column_scale, score, check_values, selected)
     return mask

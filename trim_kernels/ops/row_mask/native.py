@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from trim_kernels import native
+from trim_kernels.bits import empty_mask
 from trim_kernels.c_types import unit_stride
 from trim_kernels.checks import require_counts_in_range
 from trim_kernels.native import refusal as refusal
@@ -19,11 +19,7 @@ def row_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    rows, columns = weight.shape
-    require_counts_in_range(prune_count, columns)
-    if packed:
-        mask = torch.empty((rows, (columns + 7) // 8), dtype=torch.uint8)
-    else:
-        mask = torch.empty((rows, columns), dtype=torch.bool)
+    require_counts_in_range(prune_count, weight.shape[1])
+    mask = empty_mask(weight, packed)
     native.call("row_mask", unit_stride(weight), column_scale, score, prune_count.contiguous(), int(packed), mask)
     return mask

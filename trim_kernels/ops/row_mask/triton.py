@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from trim_kernels.bits import empty_mask
 from trim_kernels.ops.row_threshold.triton import select_mask
 from trim_kernels.triton_common import refusal as refusal
 
@@ -17,10 +18,6 @@ def row_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    rows, columns = weight.shape
-    if packed:
-        mask = torch.empty((rows, (columns + 7) // 8), dtype=torch.uint8, device=weight.device)
-    else:
-        mask = torch.empty((rows, columns), dtype=torch.bool, device=weight.device)
+    mask = empty_mask(weight, packed)
     select_mask(weight, prune_count, column_scale, score, mask.view(torch.uint8), packed, check_values)
     return mask

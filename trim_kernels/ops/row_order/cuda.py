@@ -8,7 +8,6 @@ from torch import Tensor
 from trim_kernels import cuda
 from trim_kernels.c_types import scored, unit_stride
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 
 SHORT_COLUMNS = 65536
 """Up to so many columns allocate_rows keeps an order in 2 bytes per column."""

@@ -11,7 +11,6 @@ from torch import Tensor
 from trim_kernels import cuda
 from trim_kernels.c_types import DTYPES, Scored, scored, unit_stride
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 from trim_kernels.ops.row_threshold.cuda import row_threshold
 
 
@@ -54,7 +53,7 @@ def row_quality(
         statistics,
         bad=bad,
     )
-    cuda.require_good(bad, weight, column_scale, score, inputs)
+    cuda.require_good(bad, weight, column_scale, score, inputs=inputs)
     # An operator's outputs must not share memory.
     dense_sq, peak, cross, dropped_sq = (row.clone() for row in (*outputs.statistics, *statistics))
     return dense_sq, dropped_sq, cross, peak

@@ -7,9 +7,7 @@ from torch import Tensor
 
 from trim_kernels import cuda
 from trim_kernels.c_types import scored, unit_stride
-from trim_kernels.checks import require_counts_in_range
 from trim_kernels.cuda import refusal as refusal
-from trim_kernels.cuda import reluctance as reluctance
 
 
 def row_threshold(
@@ -34,6 +32,4 @@ def select_rows(
     matrix = scored(unit_stride(weight), column_scale, score)
     bad = cuda.value_flag(weight, column_scale, check_values)
     cuda.call("row_select", weight.device, matrix, prune_count.contiguous(), selected, bad=bad)
-    if bad is not None and int(bad):
-        require_counts_in_range(prune_count, weight.shape[1])
-        cuda.require_good(bad, weight, column_scale, score)
+    cuda.require_good(bad, weight, column_scale, score, prune_count=prune_count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from trim_kernels import triton_common as common
+from trim_kernels.scoring import apart
 from trim_kernels.triton_common import refusal as refusal
 
 WIDEST_IN_REGISTERS = 32_768
@@ -73,7 +74,7 @@ def prune(
     """Zero the lowest scores; after an error nothing has changed."""
     from trim_kernels.ops.row_threshold import triton_kernels as kernels
 
-    column_scale, score = common.apart(column_scale, weight), common.apart(score, weight)
+    column_scale, score = apart(column_scale, weight), apart(score, weight)
     out = common.as_integers(weight)
     if not check_values and weight.shape[1] <= WIDEST_IN_REGISTERS:
         _select(kernels.IN_PLACE.value, weight, prune_count, column_scale, score, out, check_values)
