@@ -21,6 +21,7 @@ TABLE = Path(__file__).with_name("resources.json")
 LIBRARY = Path(cuda.__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 STATIC_SHARED_LIMIT = 48 << 10
 HOPPER = "sm_90a"
+MATRIX_READERS = ("select_", "prune_below", "order_", "masked_product", "add_gram", "sum_squares", "find_bad")
 
 
 def tool(name: str) -> str | None:
@@ -117,17 +118,14 @@ def test_products_of_halves_run_on_warpgroup_tensor_cores_on_hopper():
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
-def test_rows_are_read_sixteen_bytes_at_a_time(architecture):
-    code = instructions(architecture)
-    for prefix in (
-        "select_rows<BFloat16",
-        "select_wide_rows<BFloat16",
-        "prune_below<BFloat16",
-        "masked_product<BFloat16",
-    ):
-        kernels = [name for name in code if name.startswith(prefix)]
-        assert kernels, prefix
-        assert all(re.search(r"LDG?\.E?\.?128", code[name]) for name in kernels), prefix
+def test_matrices_are_read_sixteen_bytes_at_a_time(architecture):
+    narrow = [
+        name
+        for name, code in instructions(architecture).items()
+        if name.startswith(MATRIX_READERS) and not re.search(r"(LDG|LD)\.E\.128|LDGSTS\S*\.128", code)
+    ]
+    assert narrow == []
+    assert all(any(name.startswith(reader) for name in instructions(architecture)) for reader in MATRIX_READERS)
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
