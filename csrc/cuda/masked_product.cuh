@@ -21,6 +21,15 @@ namespace {
 constexpr int kProductRows = 128, kProductThreads = 256, kWarpRows = 16, kLanesPerRow = 4;
 constexpr int kInputTokenBytes = kColumnBlock * 2, kPieces = kInputTokenBytes / 16;
 
+// Blocks of columns after which the sums join those in shared memory. Tensor cores cut off what they add up, toward
+// zero: over 29568 columns that would cost |y|^2 its fourth digit, in stretches of 2048 it costs the sixth.
+constexpr int kJoinBlocks = 2048 / kColumnBlock;
+
+// The ring of input tiles, and behind it the joined sums.
+constexpr size_t product_shared(int tokens, int stages) {
+  return static_cast<size_t>(stages) * tokens * kInputTokenBytes + sizeof(float) * kProductRows * tokens;
+}
+
 constexpr Threshold kEverythingGoes{0xffffffffu, 0};
 
 __device__ __forceinline__ Threshold threshold_of(const ProductCall& call, int64_t chain, int64_t rows, int64_t row) {
@@ -158,6 +167,38 @@ struct WarpProduct {
   __device__ __forceinline__ static void publish_copies() {}
 };
 
+// Sums that left the registers, each thread's own: four at a time, side by side with those of its neighbours.
+template <int kTokens>
+struct JoinedSums {
+  __device__ __forceinline__ float4& four(int i) const {
+    return reinterpret_cast<float4*>(memory)[i * kProductThreads + threadIdx.x];
+  }
+
+  // Adds the sums, or puts them there if they are the first; they begin anew.
+  __device__ __forceinline__ void take(float (&sums)[kTokens / 2], bool first) const {
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      const float4 before = first ? make_float4(0, 0, 0, 0) : four(i);
+      four(i) = make_float4(before.x + sums[4 * i], before.y + sums[4 * i + 1], before.z + sums[4 * i + 2],
+                            before.w + sums[4 * i + 3]);
+      sums[4 * i] = sums[4 * i + 1] = sums[4 * i + 2] = sums[4 * i + 3] = 0;
+    }
+  }
+
+  __device__ __forceinline__ void give(float (&sums)[kTokens / 2]) const {
+#pragma unroll
+    for (int i = 0; i < kTokens / 8; ++i) {
+      const float4 before = four(i);
+      sums[4 * i] += before.x;
+      sums[4 * i + 1] += before.y;
+      sums[4 * i + 2] += before.z;
+      sums[4 * i + 3] += before.w;
+    }
+  }
+
+  unsigned char* memory;
+};
+
 template <class Dtype, class Product, int kTokens, int kStages>
 __global__ void __launch_bounds__(kProductThreads, 1)
     masked_product(ScoredMatrix<Dtype> matrix, const typename Dtype::Storage* inputs, ProductCall call) {
@@ -197,12 +238,18 @@ __global__ void __launch_bounds__(kProductThreads, 1)
     weights.mask(row, threshold, (block + 1) * kColumnBlock + 8 * q, next);
     weights.load(row, (block + 2) * kColumnBlock + 8 * q);
   };
+  const JoinedSums<kTokens> joined{trim_dynamic_shared + kStages * kTileBytes};
   for (int block = 0; block < blocks; block += 2) {
+    if (block > 0 && block % kJoinBlocks == 0) {
+      Product::template wait<0>();
+      joined.take(sums, block == kJoinBlocks);
+    }
     step(block, operand[0], operand[1]);
     step(block + 1, operand[1], operand[0]);
   }
   Product::template wait<0>();
   copy_async_wait<0>();
+  if (blocks > kJoinBlocks) joined.give(sums);
 
   const bool dense = !call.key;
 #pragma unroll

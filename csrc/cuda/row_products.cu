@@ -18,10 +18,10 @@ bool on_tensor_cores(const tk_scored& scored, int32_t inputs_dtype) {
 // One fragment of the inputs serves 16 rows only: wider tiles would gain little, and take registers that there are not.
 template <class Dtype>
 cudaError_t enqueue_warp_products(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
-  constexpr int kStages = 4;
+  constexpr int kStages = 2;  // with the joined sums what GPUs of 99 KB have
   const auto kernel = masked_product<Dtype, WarpProduct<Dtype, kNarrow>, kNarrow, kStages>;
   const dim3 grid = product_grid(call, call.padded_tokens / kNarrow, scored.rows, kProductRows);
-  return launch(kernel, grid, kProductThreads, size_t{kStages} * kNarrow * kInputTokenBytes, stream,
+  return launch(kernel, grid, kProductThreads, product_shared(kNarrow, kStages), stream,
                 ScoredMatrix<Dtype>(scored), static_cast<const typename Dtype::Storage*>(inputs), call);
 }
 

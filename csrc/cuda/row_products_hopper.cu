@@ -32,14 +32,14 @@ template <class Dtype, int kTokens, int kStages>
 cudaError_t enqueue(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
   const auto kernel = masked_product<Dtype, GroupProduct<Dtype, kTokens>, kTokens, kStages>;
   const dim3 grid = product_grid(call, call.padded_tokens / kTokens, scored.rows, kProductRows);
-  return launch(kernel, grid, kProductThreads, size_t{kStages} * kTokens * kInputTokenBytes, stream,
+  return launch(kernel, grid, kProductThreads, product_shared(kTokens, kStages), stream,
                 ScoredMatrix<Dtype>(scored), static_cast<const typename Dtype::Storage*>(inputs), call);
 }
 
 template <class Dtype>
 cudaError_t enqueue(const tk_scored& scored, const void* inputs, const ProductCall& call, bool wide_tiles,
                     void* stream) {
-  return wide_tiles ? enqueue<Dtype, 256, 6>(scored, inputs, call, stream)
+  return wide_tiles ? enqueue<Dtype, 256, 3>(scored, inputs, call, stream)
                     : enqueue<Dtype, 128, 6>(scored, inputs, call, stream);
 }
 

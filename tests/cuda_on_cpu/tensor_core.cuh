@@ -5,6 +5,7 @@
 #pragma once
 #include <async_copy.cuh>
 
+#include <cmath>
 #include <limits>
 #include <memory>
 
@@ -27,6 +28,12 @@ void spread_a(const uint32_t* registers, int lane, float (*a)[16]) {
     a[row_of(lane, i / 2)][column_of(lane, i / 2) + i % 2] = element<Dtype>(registers[i / 2], i % 2);
 }
 
+// Tensor cores add without rounding and cut off what float32 cannot hold.
+inline float cut_off(double sum) {
+  const float nearest = float(sum);
+  return std::fabs(double(nearest)) > std::fabs(sum) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 struct MmaOperands {
   float* d;
   const uint32_t *a, *b;
@@ -45,7 +52,7 @@ void finish_mma(Arrival* const* lanes, int) {
     for (int i = 0; i < 4; ++i) {
       double sum = d[i];
       for (int k = 0; k < 16; ++k) sum += double(a[row_of(lane, i / 2)][k]) * b[k][column_of(lane, i / 2) + i % 2];
-      d[i] = float(sum);
+      d[i] = cut_off(sum);
     }
   }
 }
@@ -102,7 +109,7 @@ inline void carry_out(Wgmma& product) {
       const uint16_t* column = &b[(column_of(lane, i / 2) + i % 2) * 16];
       double sum = product.d->value[lane][i];
       for (int k = 0; k < 16; ++k) sum += double(a[k]) * product.widen(column[k]);
-      product.d->value[lane][i] = float(sum);
+      product.d->value[lane][i] = cut_off(sum);
     }
   }
 }

@@ -260,7 +260,6 @@ def test_graph_records_and_replays(library):
 
 
 def test_large_dynamic_shared_memory_must_be_asked_for(library, monkeypatch):
-    assert library.shared_limit(0, 0) == 0
     assert library.shared_limit(100 << 10, 0) == 1
     assert library.shared_limit(232448, 1) == 0
     assert library.shared_limit(232449, 1) == 1

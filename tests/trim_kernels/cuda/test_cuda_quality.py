@@ -49,6 +49,17 @@ def test_tiles_of_256_tokens_under_any_schedule(cuda_on_cpu):
 
 
 @pytest.mark.usefixtures("capability")
+@pytest.mark.parametrize("columns", [2048, 2050, 4100])
+def test_long_sums_do_not_lose_what_tensor_cores_cut_off(columns):
+    weight = torch.rand(3, columns, generator=torch.Generator().manual_seed(1)).bfloat16()
+    inputs = torch.rand(columns, 5, generator=torch.Generator().manual_seed(2)).bfloat16()
+    found = row_quality(weight, 0, inputs, backend="cuda")
+    truth = (weight.double() @ inputs.double()).square().sum(1)
+    # All products have one sign: what is cut off adds up, half a bit of the sum for every sixteen columns.
+    assert ((found.dense_sq - truth).abs() / truth).max() < 1.1e-5
+
+
+@pytest.mark.usefixtures("capability")
 @pytest.mark.parametrize("layout", testing.LAYOUTS)
 def test_any_layout(layout):
     weight, inputs, column_scale = testing.heavy_tailed(9, 77, 20)
