@@ -64,7 +64,10 @@ namespace TRIM_ISA {
 
 int column_sqnorm(const tk_activations* activations, void* acc, int acc_is_double, int threads) {
   const Job job{*activations, acc, acc_is_double};
-  return on_threads(activations->columns, kStrip, threads, work, &job);
+  // A thread takes longer to begin than to sum so many values.
+  constexpr int64_t kWorthAThread = 1 << 19;
+  const int64_t worth = 1 + activations->tokens * activations->columns / kWorthAThread;
+  return on_threads(activations->columns, kStrip, worth < threads ? static_cast<int>(worth) : threads, work, &job);
 }
 
 }  // namespace TRIM_ISA
