@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One operation, backend and matrix. Times in milliseconds, ratios above 1 mean faster than the other."""
+class Subject:
+    """What a measurement is of: an operation in one variant, a backend and a matrix."""
 
     op: str
     variant: str
@@ -16,6 +16,17 @@ class Figure:
     rows: int
     columns: int
     dtype: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from others."""
+        return (self.op, self.variant, self.backend, self.rows, self.columns, self.dtype)
+
+
+@dataclass(frozen=True)
+class Figure(Subject):
+    """One operation, backend and matrix. Times in milliseconds, ratios above 1 mean faster than the other."""
+
     milliseconds: float
     milliseconds_20: float
     milliseconds_80: float
@@ -33,28 +44,11 @@ class Figure:
     peak_bytes: int | None
     """Memory taken during the call, its result included."""
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What it is a figure of."""
-        return (self.op, self.variant, self.backend, self.rows, self.columns, self.dtype)
-
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Subject):
     """What was asked for and has no figure, and why."""
 
-    op: str
-    variant: str
-    backend: str
-    linear: str
-    rows: int
-    columns: int
-    dtype: str
     why: str
     wrong: bool
     """Whether a result did not pass its check."""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What it would be a figure of."""
-        return (self.op, self.variant, self.backend, self.rows, self.columns, self.dtype)

@@ -1,8 +1,9 @@
-"""The structs of trim_kernels.h, made from tensors: what the CPU and the CUDA library are called with."""
+"""What the CPU and the CUDA library share: how they are opened, and the structs of trim_kernels.h from tensors."""
 
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -97,6 +98,19 @@ def as_pointer(argument: object) -> object:
     if isinstance(argument, Tensor):
         return argument.data_ptr()
     return ctypes.addressof(argument) if isinstance(argument, ctypes.Structure) else argument
+
+
+def open_library(path: Path, compiler: str, prefix: str, abi: int) -> ctypes.CDLL | str:
+    """The library at ``path`` whose functions begin with ``prefix`` and that has this ABI, or why there is none."""
+    if not path.exists():
+        return f"{path} is not built ({compiler} was missing at installation; reinstall with one)"
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"{path} does not load: {error}"
+    if not hasattr(library, f"{prefix}abi") or getattr(library, f"{prefix}abi")() != abi:
+        return f"{path} was built from other sources than this package; reinstall it"
+    return library
 
 
 def unit_stride(matrix: Tensor) -> Tensor:

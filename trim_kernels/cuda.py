@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trim_kernels.c_types import as_pointer
+from trim_kernels.c_types import as_pointer, open_library
 from trim_kernels.checks import require_counts_in_range
-from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_not_negative
+from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 DEVICE = "cuda"
@@ -79,14 +79,9 @@ _SIZES: dict[str, tuple[Any, ...]] = {
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    if not LIBRARY.exists():
-        return f"{LIBRARY} is not built (nvcc was missing at installation; reinstall with one)"
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
-        return f"{LIBRARY} does not load: {error}"
-    if not hasattr(library, "tk_cuda_abi") or library.tk_cuda_abi() != _ABI:
-        return f"{LIBRARY} was built from other sources than this package; reinstall it"
+    library = open_library(LIBRARY, "nvcc", "tk_cuda_", _ABI)
+    if isinstance(library, str):
+        return library
     for name, arguments in _SIGNATURES.items():
         getattr(library, f"tk_cuda_{name}").argtypes = (*arguments, ctypes.POINTER(_Call))
     for name, arguments in _SIZES.items():
@@ -175,8 +170,7 @@ def value_flag(weight: Tensor, column_scale: Tensor | None, check_values: bool) 
     if not check_values:
         return None
     if column_scale is not None:
-        require_finite_tensor("column_scale", column_scale)
-        require_not_negative("column_scale", column_scale)
+        require_importance("column_scale", column_scale)
     return torch.zeros(1, dtype=torch.int32, device=weight.device)
 
 

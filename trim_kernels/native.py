@@ -7,13 +7,12 @@ import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from trim_kernels.c_types import Activations, Scored, activations, as_pointer, scored
-from trim_kernels.scoring import OVERFLOW, apart, require_finite, require_finite_tensor, require_not_negative
+from trim_kernels.c_types import Activations, Scored, activations, as_pointer, open_library, scored
+from trim_kernels.scoring import OVERFLOW, apart, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
@@ -42,14 +41,9 @@ _ACCUMULATING = ("column_sqnorm", "gram")
 @functools.cache
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
-    if not LIBRARY.exists():
-        return f"{LIBRARY} is not built (a C++ compiler was missing at installation; reinstall with one)"
-    try:
-        library = ctypes.CDLL(str(LIBRARY))
-    except OSError as error:
-        return f"{LIBRARY} does not load: {error}"
-    if not hasattr(library, "tk_abi") or library.tk_abi() != _ABI:
-        return f"{LIBRARY} was built from other sources than this package; reinstall it"
+    library = open_library(LIBRARY, "a C++ compiler", "tk_", _ABI)
+    if isinstance(library, str):
+        return library
     for name, middle in _SIGNATURES.items():
         first = Activations if name in _ACCUMULATING else Scored
         getattr(library, f"tk_{name}").argtypes = (ctypes.POINTER(first), *middle, _INT)
@@ -100,8 +94,7 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
     """
     if column_scale is not None:
         # The kernels check what they read once; the scale is read in every row, so it is checked here.
-        require_finite_tensor("column_scale", column_scale)
-        require_not_negative("column_scale", column_scale)
+        require_importance("column_scale", column_scale)
     status = _run(function, scored(weight, column_scale, score), *arguments)
     if status == _BAD_VALUE:
         require_finite(weight, column_scale, score)
@@ -119,7 +112,7 @@ def accumulate(function: str, acc: Tensor, x: Tensor, token_mask: Tensor | None,
     Raises:
         MemoryError: scratch memory could not be had.
     """
-    read = activations(cast(Tensor, apart(x, acc)), token_mask)
+    read = activations(apart(x, acc), token_mask)
     _require_success(function, _run(function, read, acc, *arguments), x.shape[1])
 
 

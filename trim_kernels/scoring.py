@@ -8,8 +8,12 @@ bits, read as an integer, are ordered as the scores are: that integer is the *ke
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
+
+Read = TypeVar("Read", Tensor, Tensor | None)
 
 KEY_MAX = 2**31 - 1
 """Key of the threshold of a row that loses every weight; no score has it."""
@@ -31,8 +35,7 @@ def require_finite(weight: Tensor, column_scale: Tensor | None, score: Tensor | 
     require_finite_tensor("weight", weight)
     for name, tensor in (("column_scale", column_scale), ("score", score)):
         if tensor is not None:
-            require_finite_tensor(name, tensor)
-            require_not_negative(name, tensor)
+            require_importance(name, tensor)
 
 
 def require_finite_tensor(name: str, tensor: Tensor) -> None:
@@ -47,7 +50,9 @@ def require_no_overflow(*outputs: Tensor) -> None:
         raise ValueError(OVERFLOW)
 
 
-def require_not_negative(name: str, tensor: Tensor) -> None:
+def require_importance(name: str, tensor: Tensor) -> None:
+    """Raise ValueError where a scale or score is NaN, infinite or negative."""
+    require_finite_tensor(name, tensor)
     negative = tensor < 0
     if bool(negative.any()):
         raise ValueError(_first_offender(name, tensor, negative, "values >= 0"))
@@ -59,8 +64,8 @@ def _first_offender(name: str, tensor: Tensor, bad: Tensor, expected: str) -> st
     return f"{name}: expected {expected}, got {value} at {position} ({int(bad.sum())} of {tensor.numel()} values)"
 
 
-def apart(scoring: Tensor | None, weight: Tensor) -> Tensor | None:
-    """The scale or score itself, or a copy if it lies in the weight's memory, which is about to change."""
-    if scoring is None or scoring.untyped_storage().data_ptr() != weight.untyped_storage().data_ptr():
-        return scoring
-    return scoring.clone()
+def apart(read: Read, written: Tensor) -> Read:
+    """A tensor to be read, or a copy of it if it lies in the memory of one that is about to change."""
+    if read is None or read.untyped_storage().data_ptr() != written.untyped_storage().data_ptr():
+        return read
+    return read.clone()

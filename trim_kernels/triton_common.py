@@ -53,13 +53,12 @@ def refusal(call: Mapping[str, Any], tensor: str = "weight", max_columns: int | 
     if not _installed():
         return "triton is not installed"
     matrix = call[tensor]
-    name = "weight" if tensor == "weight" else tensor
     if matrix.device.type == "cuda":
         old = _old_device(matrix.device)
         if old is not None:
             return old
     elif not (matrix.device.type == "cpu" and interpreted()):
-        return f"the {name} is on {matrix.device}"
+        return f"the {tensor} is on {matrix.device}"
     if max_columns is not None and matrix.shape[1] > max_columns:
         return f"rows of {matrix.shape[1]} columns are too wide; at most {max_columns}"
     return None

@@ -75,6 +75,18 @@ def next_pivot(low, high, below_low, below_high, rank, step):
 
 
 @triton.jit
+def narrowed(low, high, below_low, below_high, rank, pivot, below):
+    """The bounds, and how many values are below each, after ``below`` values were found below ``pivot``."""
+    lower = below <= rank
+    return (
+        tl.where(lower, pivot, low),
+        tl.where(lower, high, pivot),
+        tl.where(lower, below, below_low),
+        tl.where(lower, below_high, below),
+    )
+
+
+@triton.jit
 def value_of_rank(values, rank, number, high):
     """The value that has ``rank`` others before it in ascending order, how many are less, and how many are equal.
 
@@ -90,11 +102,7 @@ def value_of_rank(values, rank, number, high):
     while (high - low > 1) & (below_low != rank):
         pivot = next_pivot(low, high, below_low, below_high, rank, step)
         below = tl.sum((values < pivot).to(tl.int32))
-        lower = below <= rank
-        low = tl.where(lower, pivot, low)
-        below_low = tl.where(lower, below, below_low)
-        high = tl.where(lower, high, pivot)
-        below_high = tl.where(lower, below_high, below)
+        low, high, below_low, below_high = narrowed(low, high, below_low, below_high, rank, pivot, below)
         step += 1
     return tl.min(tl.where(values >= low, values, KEY_MAX)), below_low, below_high - below_low
 

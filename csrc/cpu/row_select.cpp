@@ -1,5 +1,6 @@
 // row_threshold, row_mask and prune_rows: one row at a time, keys in scratch, the weight read once.
 #include "kernels.h"
+#include "mask_bits.h"
 #include "row_keys.h"
 
 namespace trim {
@@ -22,16 +23,6 @@ void select_rows(const tk_scored& scored, const int32_t* prune_count, RowQueue& 
 
 void write_mask(const uint32_t* keys, int64_t columns, Threshold threshold, uint8_t* mask) {
   for (int64_t j = 0; j < columns; ++j) mask[j] = threshold.keeps(keys[j], static_cast<int32_t>(j));
-}
-
-// Eight bytes of 0 or 1 into one byte, the first into the lowest bit; the product gathers one bit of each at the top.
-uint8_t pack_byte(const uint8_t* mask) {
-  uint64_t bytes;
-  std::memcpy(&bytes, mask, sizeof bytes);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-  bytes = __builtin_bswap64(bytes);
-#endif
-  return static_cast<uint8_t>(bytes * 0x0102040810204080u >> 56);
 }
 
 }  // namespace

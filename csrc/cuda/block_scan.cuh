@@ -15,8 +15,8 @@ struct ScanShared {
   uint32_t warp_sum[kThreads / kWarp];
 };
 
-// The sum of `value` over the threads before this one. Two barriers' worth of shared memory: the caller puts a barrier
-// between this and the next use of `shared`.
+// The sum of `value` over the threads before this one. The caller puts a barrier between this and the next use of
+// `shared`.
 template <int kThreads>
 __device__ __forceinline__ uint32_t sum_before(uint32_t value, ScanShared<kThreads>& shared) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

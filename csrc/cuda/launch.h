@@ -68,6 +68,15 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, int threads, size_t
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
+// Blocks of threads that each take the same columns of several rows: across so many columns at a time, and down as many
+// as fill a large GPU.
+inline dim3 grid_over(int64_t rows, int64_t columns, int64_t columns_of_block) {
+  constexpr int64_t kBlocks = 132 * 16, kMostDown = 65535;
+  const int64_t across = (columns + columns_of_block - 1) / columns_of_block;
+  const int64_t down = std::min({rows, std::max<int64_t>(1, kBlocks / across), kMostDown});
+  return dim3(static_cast<unsigned>(across), static_cast<unsigned>(down));
+}
+
 // Blocks that are resident at once, but no more than there are tasks: each takes tasks in turn.
 template <class Kernel>
 unsigned resident_blocks(Kernel kernel, int threads, size_t shared, int64_t tasks) {

@@ -72,10 +72,7 @@ cudaError_t select(GroupSelection s) {
 
 template <class Dtype>
 cudaError_t look_at_all(const tk_scored& scored, const tk_cuda_call& call) {
-  constexpr int64_t kBlocks = 132 * 16;
-  const int64_t across = (scored.columns + kGroupThreads * kVector - 1) / (kGroupThreads * kVector);
-  const int64_t down = std::min({scored.rows, std::max<int64_t>(1, kBlocks / across), int64_t{65535}});
-  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down));
+  const dim3 grid = grid_over(scored.rows, scored.columns, kGroupThreads * kVector);
   return launch(find_bad<Dtype>, grid, kGroupThreads, 0, call.stream, ScoredMatrix<Dtype>(scored), call.bad);
 }
 

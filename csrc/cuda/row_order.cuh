@@ -12,7 +12,6 @@ namespace trim {
 namespace {
 
 constexpr int kDigitBits = 8, kDigits8 = 1 << kDigitBits, kPasses = 4;
-constexpr uint32_t kSortsLast = 0x7fffffffu;  // in all digits; columns beyond the last stay behind them all
 
 // The matrix in its dtype, chosen on the device: sorting is the same for all.
 struct AnyMatrix {
@@ -168,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, kThreads == 256 ? 4 : 1)
       uint32_t key[kItems];
       Pairs<kItems> place;
 #pragma unroll
-      for (int i = 0; i < kItems; ++i) key[i] = i < real ? keys[first + i * kWarp] : kSortsLast;
+      for (int i = 0; i < kItems; ++i) key[i] = i < real ? keys[first + i * kWarp] : kPadding;
 #pragma unroll
       for (int i = 0; i < kItems; ++i) {
         place.set(i, i < items ? take_place(digit_of(key[i], pass), counter) : 0);
@@ -242,7 +241,7 @@ __global__ void __launch_bounds__(kWideOrderThreads)
       shared.counts_to_places();
       for (int32_t begin = first; begin < last; begin += kWarp) {
         const int32_t at = begin + lane;
-        const KeyAndColumn item = at < last ? from[at] : KeyAndColumn{kSortsLast, 0};
+        const KeyAndColumn item = at < last ? from[at] : KeyAndColumn{kPadding, 0};
         const uint32_t place = take_place(digit_of(item.key, pass), counter);
         if (at < last) to[place] = item;
       }

@@ -45,10 +45,7 @@ cudaError_t select(const Selection& s) {
 template <class Dtype>
 cudaError_t prune(const tk_scored& scored, const int32_t* key, const int32_t* column, const tk_cuda_call& call) {
   constexpr int kThreads = 128;
-  constexpr int64_t kBlocks = 132 * 16;  // enough to fill a large GPU: a thread takes the same columns of several rows
-  const int64_t across = (scored.columns + kThreads * kVector - 1) / (kThreads * kVector);
-  const int64_t down = std::min({scored.rows, std::max<int64_t>(1, kBlocks / across), int64_t{65535}});
-  const dim3 grid(static_cast<unsigned>(across), static_cast<unsigned>(down));
+  const dim3 grid = grid_over(scored.rows, scored.columns, kThreads * kVector);
   return launch(prune_below<Dtype>, grid, kThreads, 0, call.stream, ScoredMatrix<Dtype>(scored), key, column);
 }
 

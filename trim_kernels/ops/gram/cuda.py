@@ -12,7 +12,7 @@ from trim_kernels.scoring import apart
 
 def gram_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
     total = unit_stride(acc)
-    tokens = activations(x if apart(x, total) is x else x.clone(), token_mask)
+    tokens = activations(apart(x, total), token_mask)
     cuda.call("gram", x.device, tokens, total, total.stride(0))
     if total is not acc:
         acc.copy_(total)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import torch
@@ -69,7 +68,7 @@ def dense_outputs(
     dtype = DTYPES[inputs.dtype]
     staged = torch.empty(cuda.size("staged_bytes", matrix, dtype, tokens), dtype=torch.uint8, device=device)
     layout = cuda.Inputs(values=staged.data_ptr())
-    cuda.call("stage_inputs", device, matrix, values, dtype, tokens, ctypes.byref(layout), bad=bad)
+    cuda.call("stage_inputs", device, matrix, values, dtype, tokens, layout, bad=bad)
     padded = cuda.size("padded_tokens", tokens)
     dense = torch.empty((weight.shape[0], padded), dtype=torch.float32, device=device)
     partial = torch.empty((cuda.size("quality_partials", tokens), weight.shape[0]), dtype=torch.float64, device=device)

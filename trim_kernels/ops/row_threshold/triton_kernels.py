@@ -11,6 +11,7 @@ from trim_kernels.triton_kernels import (
     KEY_MAX,
     goes,
     load_keys,
+    narrowed,
     next_pivot,
     packed_bits,
     report,
@@ -194,11 +195,7 @@ def select_wide_row(
         below, _, _ = count_before(
             weight, column_scale, score, width, weight_column, score_column, pivot, 0, SCORING, BLOCK
         )
-        lower = below <= rank
-        low = tl.where(lower, pivot, low)
-        below_low = tl.where(lower, below, below_low)
-        high = tl.where(lower, high, pivot)
-        below_high = tl.where(lower, below_high, below)
+        low, high, below_low, below_high = narrowed(low, high, below_low, below_high, rank, pivot, below)
         step += 1
     _, key, _ = count_before(weight, column_scale, score, width, weight_column, score_column, low, 0, SCORING, BLOCK)
 
@@ -209,11 +206,9 @@ def select_wide_row(
         below, _, _ = count_before(
             weight, column_scale, score, width, weight_column, score_column, key, pivot, SCORING, BLOCK
         )
-        lower = below <= rank
-        first_column = tl.where(lower, pivot, first_column)
-        below_low = tl.where(lower, below, below_low)
-        last_column = tl.where(lower, last_column, pivot)
-        below_high = tl.where(lower, below_high, below)
+        first_column, last_column, below_low, below_high = narrowed(
+            first_column, last_column, below_low, below_high, rank, pivot, below
+        )
         step += 1
     _, _, column = count_before(
         weight, column_scale, score, width, weight_column, score_column, key, first_column, SCORING, BLOCK
