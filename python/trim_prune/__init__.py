@@ -4,26 +4,29 @@ from trim_kernels import __version__
 
 from . import requirements as requirements
 from .api import prune
-from .budgets.layers import register_layer_budget
+from .budgets.layers import LayerRequest, register_layer_budget
 from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
-from .recipe import Recipe, TrimOptions
+from .options import TrimOptions
+from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, register_score
-from .solvers import register_solver
+from .solvers import SolveRequest, register_solver
 
 __all__ = [
     "Event",
     "Importance",
+    "LayerRequest",
     "LinearResult",
     "Perplexity",
     "PruneResult",
     "Recipe",
     "RowDecision",
     "RowRequest",
+    "SolveRequest",
     "Sparsity",
     "TrimOptions",
     "TrimPruneError",

@@ -55,13 +55,18 @@ def prune(
     recipe = _as_recipe(recipe)
     choose_device(recipe.device)
     timings, events = Timings(), Events(*([on_event] if on_event else []))
-    if recipe.needs and text is None:
-        raise TrimPruneError(f"score {recipe.score!r} and rows {recipe.rows!r} need calibration text")
+    if recipe.needs_text and text is None:
+        raise TrimPruneError(
+            "calibration text is missing",
+            expected=f"text for score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r} and solver "
+            f"{recipe.solver!r}",
+            fix="give text (--data); score magnitude with rows and layers uniform and solver mask needs none",
+        )
     if out is not None:
         protect_inputs(Path(out), inputs)
         check_output(Path(out), overwrite)
     # Before the model is loaded, which may take minutes.
-    source = open_text(text, field=text_field) if recipe.needs and text is not None else None
+    source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
         if folder is not None:

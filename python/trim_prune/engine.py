@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
-from .budgets.layers import LAYER_BUDGETS, apportion
+from trim_kernels import unpack_bits
+
+from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts
 from .budgets.rows import ROW_BUDGETS, RowRequest
-from .calibration.statistics import Collector, LinearStatistics
+from .calibration.statistics import Collector, LinearStatistics, Need
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Call, Capture
@@ -22,7 +24,7 @@ from .models.discover import Block, Linear, find_blocks
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
 from .scores import SCORES
-from .solvers import SOLVERS
+from .solvers import SOLVERS, SolveRequest
 from .timing import Timings
 
 MIN_COVERAGE = 0.99
@@ -30,13 +32,16 @@ MIN_COVERAGE = 0.99
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be pruned, decided before any work: the exact prune count of each linear."""
+    """What will be pruned, decided before any work.
+
+    ``counts``: the exact prune count of each linear; None if the layer budget has to measure the dense model first.
+    """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
-    counts: dict[Linear, int]
+    counts: dict[Linear, int] | None
 
     @property
     def linears(self) -> list[Linear]:
@@ -48,26 +53,44 @@ def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
     """Find the blocks, fix the layer budget, and refuse what cannot be done."""
     blocks = find_blocks(model)
     linears = [linear for block in blocks for linear in block.linears]
-    sizes = [linear.size for linear in linears]
-    sparsities = LAYER_BUDGETS.get(recipe.layers).function(linears, recipe.sparsity)
-    try:
-        counts = apportion(sparsities, sizes, round(recipe.sparsity * sum(sizes)))
-    except ValueError as error:
-        raise TrimPruneError(f"layer budget {recipe.layers!r} misses the target: {error}") from error
-    row_limit = ROW_BUDGETS.get(recipe.rows).row_limit
-    for linear, count in zip(linears, counts, strict=True):
-        rows, columns = linear.module.weight.shape
-        limit = rows * row_limit(columns, recipe)
-        if count > limit:
-            raise TrimPruneError(
-                f"the sparsity is out of reach of row budget {recipe.rows!r}",
-                where=f"block {linear.block}, {linear.name} [{rows}, {columns}]",
-                expected=f"at most {limit} of {linear.size} weights ({limit / linear.size:.4f})",
-                got=f"{count} ({count / linear.size:.4f})",
-                fix="lower the sparsity, raise trim.max_sparsity, or use rows: uniform",
-            )
+    _refuse_out_of_reach(linears, recipe)
     _refuse_not_finite(linears)
-    return Plan(model, recipe, choose_device(recipe.device), blocks, dict(zip(linears, counts, strict=True)))
+    measured = bool(LAYER_BUDGETS.get(recipe.layers).needs)
+    counts = None if measured else _counts(linears, recipe, {})
+    return Plan(model, recipe, choose_device(recipe.device), blocks, counts)
+
+
+def _counts(
+    linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
+) -> dict[Linear, int]:
+    """The prune count of each linear, as the layer budget divides the target."""
+    sizes = [linear.size for linear in linears]
+    request = LayerRequest(linears, recipe.sparsity, statistics, recipe)
+    try:
+        sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
+        counts = exact_counts(sparsities, sizes, _limits(linears, recipe), round(recipe.sparsity * sum(sizes)))
+    except ValueError as error:
+        raise TrimPruneError(f"layer budget {recipe.layers!r}: {error}") from error
+    return dict(zip(linears, counts, strict=True))
+
+
+def _limits(linears: Sequence[Linear], recipe: Recipe) -> list[int]:
+    """The most weights that the row budget takes from each linear."""
+    row_limit = ROW_BUDGETS.get(recipe.rows).row_limit
+    shapes = [linear.module.weight.shape for linear in linears]
+    return [rows * row_limit(columns, recipe) for rows, columns in shapes]
+
+
+def _refuse_out_of_reach(linears: Sequence[Linear], recipe: Recipe) -> None:
+    weights, most = sum(linear.size for linear in linears), sum(_limits(linears, recipe))
+    wanted = round(recipe.sparsity * weights)
+    if wanted > most:
+        raise TrimPruneError(
+            f"the sparsity is out of reach of row budget {recipe.rows!r}",
+            expected=f"at most {most} of {weights} weights ({most / weights:.4f})",
+            got=f"{wanted} ({wanted / weights:.4f})",
+            fix="lower the sparsity, raise trim.max_sparsity, or use rows: uniform",
+        )
 
 
 def _refuse_not_finite(linears: Sequence[Linear]) -> None:
@@ -93,6 +116,8 @@ def walk(
     _warn_of_coverage(plan.blocks, events)
     with evaluation_mode(plan.model):
         states = _capture(plan, batches, events, timings)
+        if plan.counts is None:
+            plan = replace(plan, counts=_counts(plan.linears, plan.recipe, _measure_dense(plan, states, timings)))
         for block in plan.blocks:
             start = time.perf_counter()
             with _on_device(block.module, plan.device):
@@ -146,10 +171,17 @@ class _States:
             with collector.batch(hidden.shape[0], hidden.shape[1]):
                 self._run(block, index)
 
-    def propagate(self, block: Block) -> None:
-        """Replace the hidden states by the block's output."""
+    def propagate(self, block: Block, collector: Collector | None = None) -> None:
+        """Replace the hidden states by the block's output, for the sake of its hooks too if there is a collector."""
         for index, hidden in enumerate(self.hidden):
-            self.hidden[index] = self._run(block, index).to(hidden.device)
+            with collector.batch(hidden.shape[0], hidden.shape[1]) if collector else nullcontext():
+                self.hidden[index] = self._run(block, index).to(hidden.device)
+
+    def twin(self) -> _States:
+        """States of their own at the same block, for a walk that leaves these as they are."""
+        twin = _States(self.device)
+        twin.hidden, twin.calls = list(self.hidden), self.calls
+        return twin
 
     def _run(self, block: Block, index: int) -> Tensor:
         return self.calls[index][block.index].run(block, self.hidden[index].to(self.device), self.device)
@@ -170,6 +202,18 @@ def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Tim
     return states
 
 
+def _measure_dense(plan: Plan, states: _States, timings: Timings) -> dict[Linear, LinearStatistics]:
+    """What the layer budget needs to know of every linear, before anything is pruned."""
+    needs, walked = LAYER_BUDGETS.get(plan.recipe.layers).needs, states.twin()
+    found: dict[Linear, LinearStatistics] = {}
+    for block in plan.blocks:
+        collector = _collector(plan, block.linears, needs, timings)
+        with _on_device(block.module, plan.device), timings.phase("forward"):
+            walked.propagate(block, collector)
+        found |= {linear: collector.statistics(linear) for linear in block.linears}
+    return found
+
+
 def _prune_block(
     plan: Plan, block: Block, states: _States, masks: dict[str, Tensor], timings: Timings
 ) -> list[LinearResult]:
@@ -188,30 +232,36 @@ def _prune_block(
 
 
 def _collect(plan: Plan, block: Block, linears: Sequence[Linear], states: _States, timings: Timings) -> Collector:
-    collector = Collector(
-        linears, plan.recipe.needs, plan.recipe.tokens_per_sequence, lambda: timings.phase("statistics")
-    )
+    collector = _collector(plan, linears, plan.recipe.needs, timings)
     with timings.phase("forward"):
         states.collect(block, collector)
     return collector
 
 
+def _collector(plan: Plan, linears: Sequence[Linear], needs: frozenset[Need], timings: Timings) -> Collector:
+    return Collector(linears, needs, plan.recipe.tokens_per_sequence, lambda: timings.phase("statistics"))
+
+
 def _prune_linear(
     plan: Plan, linear: Linear, statistics: LinearStatistics, masks: dict[str, Tensor], timings: Timings
 ) -> LinearResult:
+    assert plan.counts is not None
     recipe, weight, count = plan.recipe, linear.module.weight.data, plan.counts[linear]
+    rows = ROW_BUDGETS.get(recipe.rows)
     start = time.perf_counter()
     try:
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(weight, statistics)
-            decision = ROW_BUDGETS.get(recipe.rows).function(RowRequest(weight, importance, statistics, count, recipe))
+            decision = rows.function(RowRequest(weight, importance, statistics, count, recipe))
             # A budget may have counted on the CPU.
             prune_count = decision.prune_count.to(weight.device)
             pruned = int(prune_count.sum())
             if pruned != count and not decision.rounded:
                 raise ValueError(f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}")
         with timings.phase("apply"):
-            kept = SOLVERS.get(recipe.solver).function(weight, prune_count, importance, statistics)
+            request = SolveRequest(weight, prune_count, rows.rows_compete, importance, statistics, recipe)
+            kept = SOLVERS.get(recipe.solver).function(request)
+            prune_count = _checked_counts(kept, request)
             zeros = weight.numel() - int(torch.count_nonzero(weight))
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
@@ -229,7 +279,21 @@ def _prune_linear(
         learning_rate=decision.learning_rate,
         iteration=decision.iteration,
         seconds=time.perf_counter() - start,
+        steps=(*statistics.steps, *request.steps),
     )
+
+
+def _checked_counts(kept: Tensor, request: SolveRequest) -> Tensor:
+    """How many weights of each row the solver pruned; an error if that is not what it was asked to do."""
+    columns, asked = request.weight.shape[1], request.prune_count
+    counts = (columns - unpack_bits(kept, columns).sum(dim=1)).to(torch.int32)
+    right = int(counts.sum()) == int(asked.sum()) if request.rows_compete else torch.equal(counts, asked)
+    if not right:
+        raise ValueError(
+            f"solver {request.recipe.solver!r} prunes {int(counts.sum())} weights in place of the asked "
+            f"{int(asked.sum())}, or other counts of the rows"
+        )
+    return counts
 
 
 def _facts(result: LinearResult) -> dict[str, object]:

@@ -3,54 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
+from .options import Real, Strict, TrimOptions, Whole
 from .scores import SCORES
 from .solvers import SOLVERS
 
-LayerMetric = Literal[
-    "cosine",
-    "cosine_rows",
-    "cosine_tokens",
-    "mse",
-    "mse_rows",
-    "mae",
-    "snr",
-    "psnr",
-    "psnr_rows",
-    "psnr_tokens",
-]
-RowMetric = Literal["cosine", "mse", "psnr"]
 
-# Strict: no bool passes for a number (`sparsity: true` is not 1.0).
-Real = Annotated[float, Field(strict=True)]
-Whole = Annotated[int, Field(strict=True)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class TrimOptions(_Strict):
-    """Options of the TRIM row search; see ``trim_kernels.allocate_rows``."""
-
-    layer_metric: LayerMetric = "cosine"
-    row_metric: RowMetric = "cosine"
-    learning_rates: tuple[Annotated[Real, Field(gt=0)], ...] = (0.01, 0.02, 0.04, 0.08, 0.12, 0.16)
-    negative_learning_rates: tuple[Annotated[Real, Field(lt=0)], ...] = (-0.01, -0.02, -0.04)
-    iterations: Whole = Field(default=10, ge=1)
-    max_sparsity: Real = Field(default=0.95, gt=0, le=1)
-    rounding: Literal["exact", "floor"] = "exact"
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go."""
 
     sparsity: Real = Field(ge=0, le=1)
@@ -92,6 +59,11 @@ class Recipe(_Strict):
     def needs(self) -> frozenset[Need]:
         """The calibration statistics that score, row budget and solver need together."""
         return SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether anything has to be measured on calibration text."""
+        return bool(self.needs or LAYER_BUDGETS.get(self.layers).needs)
 
     @classmethod
     def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:

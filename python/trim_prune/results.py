@@ -16,7 +16,8 @@ class LinearResult:
 
     ``prune_count`` weights were set to zero, from ``row_min`` to ``row_max`` a row. ``kept_zeros`` more are zero
     because they were so before and did not have to go: they count as kept, here and in the masks. Qualities are those
-    of the row search; None where rows need no search.
+    of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
+    order; empty when all went as asked.
     """
 
     name: str
@@ -31,6 +32,7 @@ class LinearResult:
     learning_rate: float | None
     iteration: int | None
     seconds: float
+    steps: tuple[str, ...] = ()
 
     @property
     def sparsity(self) -> float:

@@ -69,9 +69,7 @@ def test_sparsity_one_leaves_nothing_in_the_linears():
 def test_what_the_cap_of_a_row_makes_impossible_is_refused_before_any_work(sparsity, cap, tokenizer, text):
     model = make_model("llama")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(
-        TrimPruneError, match=r"out of reach of row budget 'trim'(.|\n)*block 0, .*(.|\n)*trim.max_spars"
-    ):
+    with pytest.raises(TrimPruneError, match=r"out of reach of row budget 'trim'(.|\n)*trim.max_spars"):
         prune(model, {"sparsity": sparsity, "trim": {"max_sparsity": cap}, **CALIBRATION}, [text], tokenizer=tokenizer)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 

@@ -78,8 +78,8 @@ def test_a_row_budget_that_misses_its_total_is_refused_at_the_first_linear(count
 
 def test_a_layer_budget_decides_per_linear():
     @trim_prune.register_layer_budget("blocks-apart")
-    def blocks_apart(linears, sparsity):
-        return [sparsity - 0.2 if linear.block == 0 else sparsity + 0.2 for linear in linears]
+    def blocks_apart(request):
+        return [request.sparsity + (-0.2 if linear.block == 0 else 0.2) for linear in request.linears]
 
     model = make_model("llama")
     result = prune(model, BASE | {"score": "magnitude", "layers": "blocks-apart"})
@@ -89,19 +89,42 @@ def test_a_layer_budget_decides_per_linear():
     assert result.sparsity.pruned == round(0.5 * total)
 
 
-@pytest.mark.parametrize(("share", "message"), [(0.3, "not within rounding"), (1.4, "not a share from 0 to 1")])
-def test_a_layer_budget_that_misses_the_target_is_refused_before_any_work(share, message):
-    trim_prune.register_layer_budget("wrong")(lambda linears, sparsity: [share] * len(linears))
-    with pytest.raises(TrimPruneError, match=f"layer budget 'wrong' misses the target: .*{message}"):
+@pytest.mark.parametrize("share", [0.3, 1.4])
+def test_a_layer_budget_that_misses_the_target_is_shifted_to_it(share):
+    trim_prune.register_layer_budget("wrong")(lambda request: [share] * len(request.linears))
+    result = prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
+    assert result.sparsity.pruned == round(0.5 * result.sparsity.prunable_weights)
+    assert all(abs(linear.sparsity - 0.5) < 0.001 for linear in result.linears)
+
+
+def test_a_layer_budget_of_nan_is_refused_before_any_work():
+    trim_prune.register_layer_budget("wrong")(lambda request: [float("nan")] * len(request.linears))
+    with pytest.raises(TrimPruneError, match="layer budget 'wrong': a sparsity of nan is not a number"):
         prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
+
+
+def test_a_layer_budget_sees_the_dense_model(tokenizer, text):
+    seen = {}
+
+    @trim_prune.register_layer_budget("by-energy", needs=["column_energy"])
+    def by_energy(request):
+        seen.update({linear.name: found.column_energy for linear, found in request.statistics.items()})
+        return [request.sparsity] * len(request.linears)
+
+    recipe = BASE | {"score": "wanda", "sparsity": 0.0}
+    prune(make_model("llama"), recipe | {"layers": "by-energy"}, [text], tokenizer=tokenizer)
+    dense = dict(seen)
+    prune(make_model("llama"), recipe | {"sparsity": 0.9, "layers": "by-energy"}, [text], tokenizer=tokenizer)
+    assert len(dense) == 14
+    assert all(torch.equal(energy, dense[name]) for name, energy in seen.items())
 
 
 def test_a_solver_may_change_the_survivors():
     @trim_prune.register_solver("double")
-    def double(weight, prune_count, importance, statistics):
-        order = weight.abs().argsort(dim=1, stable=True)
-        kept = order.argsort(dim=1) >= prune_count[:, None]
-        weight.mul_(2 * kept)
+    def double(request):
+        order = request.weight.abs().argsort(dim=1, stable=True)
+        kept = order.argsort(dim=1) >= request.prune_count[:, None]
+        request.weight.mul_(2 * kept)
         return pack_bits(kept)
 
     model, plain = make_model("llama"), make_model("llama")
@@ -119,3 +142,12 @@ def test_a_plugin_that_raises_value_error_is_reported_with_the_linear():
 
     with pytest.raises(TrimPruneError, match=r"no such luck(.|\n)*block 0, model\.layers\.0\.self_attn\.q_proj"):
         prune(make_model("llama"), BASE | {"score": "refuses"})
+
+
+def test_a_solver_that_prunes_other_counts_is_refused_with_the_linear():
+    @trim_prune.register_solver("too-few")
+    def too_few(request):
+        return pack_bits(torch.ones_like(request.weight, dtype=torch.bool))
+
+    with pytest.raises(TrimPruneError, match=r"'too-few' prunes 0 weights in place of(.|\n)*block 0, .*q_proj"):
+        prune(make_model("llama"), BASE | {"score": "magnitude", "solver": "too-few"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 import trim_kernels
 
 from ..errors import NOT_FINITE_FIX, TrimPruneError
+from ..factor import Factor, factorise
 from ..models.discover import Linear
 
-Need = Literal["column_energy", "search_inputs"]
+Need = Literal["column_energy", "gram", "search_inputs"]
 Clock = Callable[[], AbstractContextManager[None]]
 
 
@@ -27,7 +29,9 @@ class LinearStatistics:
 
     def __init__(self) -> None:
         self.sequences = 0
+        self.tokens = 0
         self._energy: Tensor | None = None
+        self._gram: Tensor | None = None
         self._inputs: list[Tensor] = []
 
     @property
@@ -44,21 +48,46 @@ class LinearStatistics:
             raise RuntimeError("search_inputs was not collected: declare it in needs")
         return torch.cat(self._inputs).t().contiguous()
 
+    @cached_property
+    def gram(self) -> Tensor:
+        """float32 [C, C], symmetric: sum of x x^T over all tokens of all sequences."""
+        if self._gram is None:
+            raise RuntimeError("gram was not collected: declare it in needs")
+        self._gram += self._gram.tril(-1).t()
+        return self._gram
+
+    @cached_property
+    def factor(self) -> Factor:
+        """The factor of the inverse of the Gram matrix that optimal-brain-surgeon scores and updates share."""
+        return factorise(self.gram)
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What the factorisation had to fall back to; empty if nothing asked for it."""
+        return self.factor.steps if "factor" in self.__dict__ else ()
+
     def add(self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int]) -> None:
         """Add the inputs [sequences, tokens, C] of one batch."""
         self.sequences += inputs.shape[0]
+        self.tokens += inputs.shape[0] * inputs.shape[1]
+        columns, device = inputs.shape[-1], inputs.device
+        # One sum per sequence, added in order: the result does not depend on the batch size.
         if "column_energy" in needs:
-            # One sum per sequence, added in order: the result does not depend on the batch size.
             if self._energy is None:
-                self._energy = torch.zeros(inputs.shape[-1], dtype=torch.float64, device=inputs.device)
+                self._energy = torch.zeros(columns, dtype=torch.float64, device=device)
             for sequence in inputs:
                 trim_kernels.column_sqnorm_(self._energy, sequence)
+        if "gram" in needs:
+            if self._gram is None:
+                self._gram = torch.zeros(columns, columns, device=device)
+            for sequence in inputs:
+                trim_kernels.gram_(self._gram, sequence)
         if "search_inputs" in needs:
             self._inputs.append(inputs[:, list(positions)].flatten(0, 1))
 
     def is_finite(self) -> bool:
         """Whether everything collected is free of NaN and infinity."""
-        parts = [*self._inputs] if self._energy is None else [self._energy, *self._inputs]
+        parts = [part for part in (self._energy, self._gram, *self._inputs) if part is not None]
         return all(bool(torch.isfinite(part).all()) for part in parts)
 
 

@@ -1,6 +1,6 @@
 """Solvers: what happens to the survivors? One file each."""
 
 from . import mask
-from .base import SOLVERS, Solver, register_solver
+from .base import SOLVERS, Solver, SolveRequest, register_solver
 
-__all__ = ["SOLVERS", "Solver", "mask", "register_solver"]
+__all__ = ["SOLVERS", "SolveRequest", "Solver", "mask", "register_solver"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -11,7 +12,28 @@ from ..calibration.statistics import LinearStatistics, Need
 from ..registry import Registry
 from ..scores.base import Importance
 
-SolverFunction = Callable[[Tensor, Tensor, Importance, LinearStatistics], Tensor]
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class SolveRequest:
+    """One linear, how important its weights are, and how many of each row go.
+
+    ``prune_count``: int32 [R]. ``rows_compete``: only its sum binds, and a solver that chooses weights itself may take
+    more from one row and less from another. ``steps``: what the solver had to fall back to, for run.json.
+    """
+
+    weight: Tensor
+    prune_count: Tensor
+    rows_compete: bool
+    importance: Importance
+    statistics: LinearStatistics
+    recipe: Recipe
+    steps: list[str] = field(default_factory=list)
+
+
+SolverFunction = Callable[[SolveRequest], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,10 +48,10 @@ SOLVERS: Registry[Solver] = Registry("solver")
 
 
 def register_solver(name: str, *, needs: Iterable[Need] = ()) -> Callable[[SolverFunction], SolverFunction]:
-    """Register ``function(weight, prune_count, importance, statistics) -> kept`` under a name.
+    """Register ``function(request) -> kept`` under a name.
 
-    It prunes ``weight`` [R, C] in place, exactly ``prune_count`` int32 [R] weights of each row, and returns
-    what it kept: uint8 [R, ceil(C/8)], bit 1 = kept, little bit order.
+    It prunes ``request.weight`` [R, C] in place, ``request.prune_count`` weights of each row, and returns what it
+    kept: uint8 [R, ceil(C/8)], bit 1 = kept, little bit order. The engine checks the counts.
     """
 
     def add(function: SolverFunction) -> SolverFunction:

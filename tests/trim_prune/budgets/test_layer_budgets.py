@@ -4,31 +4,52 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trim_prune.budgets.layers import apportion
+from trim_prune.budgets.layers import exact_counts
+
+
+@given(
+    st.lists(st.tuples(st.floats(-3, 3), st.integers(1, 10**9), st.floats(0, 1)), min_size=1, max_size=40),
+    st.floats(0, 1),
+)
+def test_counts_sum_to_the_total_and_stay_within_their_limits(linears, share):
+    sparsities, sizes, caps = zip(*linears, strict=True)
+    limits = [int(cap * size) for cap, size in zip(caps, sizes, strict=True)]
+    total = int(share * sum(limits))
+    counts = exact_counts(sparsities, sizes, limits, total)
+    assert sum(counts) == total
+    assert all(0 <= count <= limit for count, limit in zip(counts, limits, strict=True))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**9)), min_size=1, max_size=40))
-def test_counts_sum_to_the_total_and_stay_within_one_of_their_share(linears):
+def test_shares_that_meet_the_total_are_kept_within_one_weight(linears):
     sparsities, sizes = zip(*linears, strict=True)
     total = round(sum(s * n for s, n in linears))
-    counts = apportion(sparsities, sizes, total)
+    counts = exact_counts(sparsities, sizes, sizes, total)
     assert sum(counts) == total
     for count, sparsity, size in zip(counts, sparsities, sizes, strict=True):
-        assert 0 <= count <= size
         assert abs(count - sparsity * size) <= 1 + 1e-6
 
 
 def test_the_largest_remainder_gets_the_missing_weight_and_ties_go_to_the_earlier():
-    assert apportion([0.5, 0.75, 0.5], [3, 3, 3], 5) == [2, 2, 1]
+    assert exact_counts([0.5, 0.75, 0.5], [3, 3, 3], [3, 3, 3], 5) == [2, 2, 1]
 
 
-@pytest.mark.parametrize("total", [1, 9], ids=["too small", "too large"])
-def test_a_total_far_from_the_shares_is_refused(total):
-    with pytest.raises(ValueError, match="not within rounding"):
-        apportion([0.5, 0.5], [10, 2], total)
+def test_what_a_limit_holds_back_goes_to_the_others():
+    assert exact_counts([0.9, 0.5], [100, 100], [60, 100], 140) == [60, 80]
+    assert exact_counts([-1.0, 0.5], [100, 100], [100, 100], 50) == [0, 50]
 
 
-@pytest.mark.parametrize("sparsity", [-0.1, 1.5, float("nan")])
-def test_a_share_outside_0_to_1_is_refused(sparsity):
-    with pytest.raises(ValueError, match="not a share from 0 to 1"):
-        apportion([sparsity, 0.5], [10, 10], 10)
+def test_only_differences_matter():
+    assert exact_counts([0.1, 0.3], [100, 100], [100, 100], 100) == [40, 60]
+    assert exact_counts([1.1, 1.3], [100, 100], [100, 100], 100) == [40, 60]
+
+
+def test_limits_below_the_total_are_refused():
+    with pytest.raises(ValueError, match="120 of 200 weights are to go, and at most 110 may"):
+        exact_counts([0.5, 0.7], [100, 100], [60, 50], 120)
+
+
+@pytest.mark.parametrize("sparsity", [float("inf"), float("nan")])
+def test_a_share_that_is_no_number_is_refused(sparsity):
+    with pytest.raises(ValueError, match="is not a number"):
+        exact_counts([sparsity, 0.5], [10, 10], [10, 10], 10)

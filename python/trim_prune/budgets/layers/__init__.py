@@ -1,6 +1,7 @@
-"""Layer budgets: the sparsity of each linear of a model. One file each."""
+"""Layer budgets: how many weights of each linear go. One file each."""
 
 from . import uniform
-from .base import LAYER_BUDGETS, LayerBudget, apportion, register_layer_budget
+from .base import LAYER_BUDGETS, LayerBudget, LayerRequest, register_layer_budget
+from .exact import exact_counts
 
-__all__ = ["LAYER_BUDGETS", "LayerBudget", "apportion", "register_layer_budget", "uniform"]
+__all__ = ["LAYER_BUDGETS", "LayerBudget", "LayerRequest", "exact_counts", "register_layer_budget", "uniform"]

@@ -52,18 +52,27 @@ def _whole_rows(columns: int, recipe: Recipe) -> int:
 
 @dataclass(frozen=True)
 class RowBudget:
-    """A registered row budget; ``row_limit(columns, recipe)`` is the most it takes from one row."""
+    """A registered row budget.
+
+    ``row_limit(columns, recipe)`` is the most it takes from one row. ``rows_compete``: its counts say what the scores
+    alone would take, and a solver that chooses weights itself may choose other counts of the same sum.
+    """
 
     function: RowFunction
     needs: frozenset[Need]
     row_limit: Callable[[int, Recipe], int]
+    rows_compete: bool
 
 
 ROW_BUDGETS: Registry[RowBudget] = Registry("row budget")
 
 
 def register_row_budget(
-    name: str, *, needs: Iterable[Need] = (), row_limit: Callable[[int, Recipe], int] = _whole_rows
+    name: str,
+    *,
+    needs: Iterable[Need] = (),
+    row_limit: Callable[[int, Recipe], int] = _whole_rows,
+    rows_compete: bool = False,
 ) -> Callable[[RowFunction], RowFunction]:
     """Register ``function(request) -> RowDecision`` under a name.
 
@@ -71,7 +80,7 @@ def register_row_budget(
     """
 
     def add(function: RowFunction) -> RowFunction:
-        ROW_BUDGETS.register(name, RowBudget(function, frozenset(needs), row_limit))
+        ROW_BUDGETS.register(name, RowBudget(function, frozenset(needs), row_limit, rows_compete))
         return function
 
     return add
