@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -129,6 +130,7 @@ def walk(
                 events.emit("linear", **_facts(result))
             events.emit("block", **_block_facts(plan, block, done, time.perf_counter() - start))
             results += done
+    _warn_of_steps(results, events)
     return results, masks
 
 
@@ -139,6 +141,17 @@ def _warn_of_coverage(blocks: Sequence[Block], events: Events) -> None:
         events.warn(
             f"{count} of {len(blocks)} blocks hold parameters outside nn.Linear, which are not pruned: "
             f"in {least.name} only {least.coverage:.1%} lie in nn.Linear"
+        )
+
+
+def _warn_of_steps(results: Sequence[LinearResult], events: Events) -> None:
+    fallen = [result for result in results if result.steps]
+    if fallen:
+        kinds = Counter(result.steps[-1] for result in fallen)
+        events.warn(
+            f"{len(fallen)} of {len(results)} linears needed a fallback, the last of which was: "
+            + ", ".join(f"{step} ({count})" for step, count in kinds.most_common())
+            + "; run.json names them"
         )
 
 
@@ -265,6 +278,15 @@ def _prune_linear(
             zeros = weight.numel() - int(torch.count_nonzero(weight))
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
+    steps = (*statistics.steps, *request.steps)
+    if steps and recipe.strict:
+        raise TrimPruneError(
+            "a linear needs more than was asked for",
+            where=f"block {linear.block}, {linear.name}",
+            expected="a factorisation that succeeds as it is (strict)",
+            got=", then ".join(steps),
+            fix="more calibration text, or go without strict: run.json then names every such linear",
+        )
     masks[linear.weight_name] = kept.cpu()
     return LinearResult(
         name=linear.name,
@@ -279,7 +301,7 @@ def _prune_linear(
         learning_rate=decision.learning_rate,
         iteration=decision.iteration,
         seconds=time.perf_counter() - start,
-        steps=(*statistics.steps, *request.steps),
+        steps=steps,
     )
 
 

@@ -34,6 +34,8 @@ class Recipe(Strict):
     recapture: bool = False
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
+    strict: bool = Field(default=False, strict=True)
+    """Whether a factorisation that fails, and would be repaired or done without, is an error."""
     trim: TrimOptions = TrimOptions()
 
     @field_validator("score", "rows", "layers", "solver")

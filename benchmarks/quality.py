@@ -1,0 +1,202 @@
+"""Perplexity of combinations of score, layers, rows and solver on a real model: python -m benchmarks.quality.
+
+One row for each method, sparsity and number of calibration sequences. What the result file has already is not measured
+again, so that a long grid may be stopped and gone on with.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.about import about
+from benchmarks.quality_report import plot, table
+from benchmarks.result_file import FOLDER, slug
+from trim_prune import Recipe, load_model, perplexity, prune
+from trim_prune.calibration.text import Text, open_text
+from trim_prune.cli.quiet import quiet_libraries
+from trim_prune.demo import find_model, split_topics
+
+METHODS: Mapping[str, dict[str, Any]] = {
+    "magnitude": {"score": "magnitude", "rows": "uniform"},
+    "Wanda": {"preset": "wanda"},
+    "RIA": {"score": "ria", "rows": "uniform"},
+    "Wanda + OWL": {"score": "wanda", "layers": "owl", "rows": "uniform"},
+    "TRIM": {"preset": "trim"},
+    "TRIM + OWL": {"score": "wanda", "layers": "owl", "rows": "trim"},
+    "Wanda, optimal rows": {"score": "wanda", "rows": "optimal"},
+    "Wanda + OWL, optimal rows": {"score": "wanda", "layers": "owl", "rows": "optimal"},
+    "Wanda, optimal rows, swaps": {"score": "wanda", "rows": "optimal", "solver": "swaps"},
+    "SparseGPT": {"preset": "sparsegpt"},
+    "SparseGPT + OWL": {
+        "score": "obs",
+        "layers": "owl",
+        "rows": "whole",
+        "solver": "sparsegpt",
+        "sparsegpt": {"mask": "blocks"},
+    },
+    "SparseGPT + DLP": {
+        "score": "obs",
+        "layers": "dlp",
+        "rows": "whole",
+        "solver": "sparsegpt",
+        "sparsegpt": {"mask": "blocks"},
+    },
+    "ALPS": {"score": "obs", "rows": "whole", "solver": "alps"},
+    "best": {"preset": "best"},
+}
+SPARSITIES, SAMPLES = (0.5, 0.6, 0.7, 0.8), (32, 128)
+CALIBRATION_SHARE = 0.6
+"""Of the characters of the text: the windows that judge come from the rest."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pruned model; ``seconds`` without loading and evaluation."""
+
+    method: str
+    recipe: dict[str, Any]
+    sparsity: float
+    samples: int
+    pruned: int
+    prunable_weights: int
+    perplexity: float
+    ratio_to_dense: float
+    seconds: float
+    steps: dict[str, int]
+    commit: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells rows of a file apart."""
+        return self.method, self.sparsity, self.samples
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all rows of a file have in common; rows of unlike protocols cannot be compared."""
+
+    model: str
+    text: str
+    dtype: str
+    seqlen: int
+    windows: int
+    window: int
+    dense_perplexity: float
+
+
+def main(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder or .gguf file; none: SmolLM2-135M-Instruct.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help=".txt or .jsonl; none: Python's help texts.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, comma between them; none: all.")] = "",
+    sparsities: Annotated[str, typer.Option(help="Shares of the weights, comma between them.")] = "0.5,0.6,0.7,0.8",
+    samples: Annotated[str, typer.Option(help="Calibration sequences, comma between them.")] = "32,128",
+    seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
+    windows: Annotated[int, typer.Option(help="Windows that judge.")] = 16,
+    window: Annotated[int, typer.Option(help="Tokens of each.")] = 512,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Sequences per forward.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="JSON file; the table and the plot go beside it.")] = None,
+) -> None:
+    """Measure a grid of combinations."""
+    quiet_libraries()
+    console = Console(width=140)
+    source = model or find_model()
+    calibration, held_out = split_topics() if text is None else _split(text)
+    loaded = load_model(source, dtype=dtype)
+    dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+
+    def judge() -> float:
+        return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity
+
+    name = source.name.removesuffix(".gguf")
+    protocol = Protocol(name, held_out.name, dtype, seqlen, windows, window, judge())
+    file = _File(out or FOLDER / f"quality-{slug(name)}.json", protocol)
+    for count in map(int, samples.split(",")):
+        for sparsity in map(float, sparsities.split(",")):
+            for method in methods.split(",") if methods else METHODS:
+                if file.has(method, sparsity, count):
+                    continue
+                recipe = Recipe.build(
+                    {
+                        **METHODS[method],
+                        "sparsity": sparsity,
+                        "samples": count,
+                        "seqlen": seqlen,
+                        "batch_size": batch_size,
+                    }
+                )
+                loaded.model.load_state_dict(dense)
+                start = time.perf_counter()
+                result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer)
+                seconds = time.perf_counter() - start
+                found = judge()
+                steps = [step for linear in result.linears for step in linear.steps]
+                row = Row(
+                    method=method,
+                    recipe=METHODS[method],
+                    sparsity=sparsity,
+                    samples=count,
+                    pruned=result.sparsity.pruned,
+                    prunable_weights=result.sparsity.prunable_weights,
+                    perplexity=found,
+                    ratio_to_dense=found / protocol.dense_perplexity,
+                    seconds=seconds,
+                    steps={step: steps.count(step) for step in sorted(set(steps))},
+                    commit=str(about("cpu")["commit"]),
+                )
+                file.add(row)
+                console.print(f"{method}, {sparsity:.0%}, {count} x {seqlen}: {found:.2f} ({seconds:.0f} s)")
+    console.print(table(file.content))
+    file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
+    plot(file.content, file.path.with_suffix(".png"))
+
+
+class _File:
+    """The rows so far, whole after each of them."""
+
+    def __init__(self, path: Path, protocol: Protocol) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"machine": about("cpu"), "protocol": asdict(protocol), "rows": []}
+        if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["protocol"] | {"dense_perplexity": 0} != asdict(protocol) | {"dense_perplexity": 0}:
+                raise SystemExit(f"{path} holds rows of another protocol, {earlier['protocol']}: give another --out")
+            self.content["rows"] = earlier["rows"]
+
+    def has(self, method: str, sparsity: float, samples: int) -> bool:
+        return any(
+            (row["method"], row["sparsity"], row["samples"]) == (method, sparsity, samples) for row in self._rows
+        )
+
+    def add(self, row: Row) -> None:
+        self._rows.append(asdict(row))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        new.replace(self.path)
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.content["rows"]
+        return rows
+
+
+def _split(file: Path) -> tuple[list[str], Text]:
+    """Lines of the text in two: those that calibrate, and those that judge."""
+    text = "\n".join(open_text(file).documents)
+    cut = text.index("\n", int(CALIBRATION_SHARE * len(text))) + 1
+    return [text[:cut]], Text(f"{file.name}, the last {1 - CALIBRATION_SHARE:.0%}", [text[cut:]])
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,68 @@
+"""SparseGPT (Frantar & Alistarh 2023, arXiv 2301.00774): survivors make up for what is pruned, column by column."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+import trim_kernels
+
+from ..budgets.rows.whole import whole_counts
+from .base import SolveRequest, register_solver
+from .mask import mask
+
+BLOCK = 128
+"""Columns whose weights are chosen together, as published."""
+
+
+@register_solver("sparsegpt", needs=["gram"])
+def sparsegpt(request: SolveRequest) -> Tensor:
+    """Optimal-brain-surgeon updates: with U^T U the inverse of the damped Gram matrix, from the left to the right,
+
+    e_ij = w_ij / U_jj where weight (i, j) goes, 0 elsewhere; w_ik -= e_ij U_jk for k > j.
+
+    Which weights go is said by ``sparsegpt.mask``: ``fixed``, the lowest scores of each row, chosen before any update;
+    ``inside``, chosen anew before each 128 columns, by w^2 / U_jj^2 of the updated weights of all columns not yet done;
+    ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together.
+    """
+    factor = request.statistics.factor.upper
+    if factor is None:
+        return mask(request)
+    weight = request.weight.to(torch.float32, copy=True)
+    if request.recipe.sparsegpt.mask == "fixed":
+        scoring = {"column_scale": request.importance.column_scale, "score": request.importance.score}
+        kept = trim_kernels.row_mask(request.weight, request.prune_count, **scoring)
+        trim_kernels.obs_update_(weight, kept, factor)
+    else:
+        kept = _choose_inside(weight, factor, request)
+    request.weight.copy_(weight)
+    return trim_kernels.pack_bits(kept)
+
+
+def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Tensor:
+    kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+    scale = factor.diagonal().reciprocal()
+    columns = weight.shape[1]
+    left = request.prune_count
+    for first in range(0, columns, BLOCK):
+        last = min(first + BLOCK, columns)
+        rest = weight[:, first:]
+        if request.recipe.sparsegpt.mask == "blocks":
+            total = int(request.prune_count.sum())
+            rest, share = weight[:, first:last], _share(total, last, columns) - _share(total, first, columns)
+            counts = whole_counts(rest, scale[first:last], None, share)
+        elif request.rows_compete:
+            counts = whole_counts(rest, scale[first:], None, int(left.sum()))
+        else:
+            counts = left
+        chosen = trim_kernels.row_mask(rest, counts, column_scale=scale[first : first + rest.shape[1]])
+        kept[:, first:last] = chosen[:, : last - first]
+        left = left - (~kept[:, first:last]).sum(dim=1, dtype=torch.int32)
+        errors = trim_kernels.obs_update_(weight[:, first:last], kept[:, first:last], factor[first:last, first:last])
+        weight[:, last:] -= errors @ factor[first:last, last:]
+    return kept
+
+
+def _share(total: int, column: int, columns: int) -> int:
+    """How many of ``total`` weights go in the columns before this one, if every column loses the same share."""
+    return round(total * column / columns)
