@@ -73,11 +73,6 @@ class Row:
     steps: dict[str, int]
     commit: str
 
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells rows of a file apart."""
-        return self.method, self.sparsity, self.samples
-
 
 @dataclass(frozen=True)
 class Protocol:
