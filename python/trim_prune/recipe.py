@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+from . import presets
 from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
@@ -21,6 +22,8 @@ class Recipe(Strict):
     """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go."""
 
     sparsity: Real = Field(ge=0, le=1)
+    preset: str | None = None
+    """The recipe with a name that this one begins with; what is given beside it must not contradict it."""
     score: str = "wanda"
     rows: str = "trim"
     layers: str = "uniform"
@@ -70,6 +73,8 @@ class Recipe(Strict):
     @classmethod
     def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:
         """A recipe from plain values; an error says which are wrong and what would be right."""
+        if isinstance(name := values.get("preset"), str):
+            values = _merge(presets.read(name), values, f"preset {name!r}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -110,7 +115,7 @@ def _merge(values: dict[str, Any], overrides: dict[str, Any], path: str) -> dict
         elif key in merged and merged[key] != value:
             raise TrimPruneError(
                 f"{key} is given twice, with different values",
-                got=f"{value!r} as an option, {merged[key]!r} in {path}",
+                got=f"{value!r}, and {merged[key]!r} in {path}",
                 fix="remove one of the two",
             )
         else:

@@ -28,18 +28,31 @@ def prune(
     sparsity: Annotated[
         float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
     ] = None,
-    score: Annotated[
-        str | None, typer.Option(help="Importance of a weight: wanda (default), magnitude.", rich_help_panel=WHAT)
+    preset: Annotated[
+        str | None,
+        typer.Option(help="A recipe with a name: best, sparsegpt, trim, wanda.", rich_help_panel=WHAT),
     ] = None,
-    rows: Annotated[
-        str | None, typer.Option(help="Budget of the rows: trim (default), uniform.", rich_help_panel=WHAT)
+    score: Annotated[
+        str | None,
+        typer.Option(help="Importance of a weight: wanda (default), magnitude, ria, obs.", rich_help_panel=WHAT),
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Budget of the linears: uniform (default).", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(
+            help="Budget of the linears: uniform (default), owl, alphapruning, dlp, table.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Budget of the rows: trim (default), uniform, optimal, whole.", rich_help_panel=WHAT),
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option(help="What survivors do: mask (default), sparsegpt, swaps, alps.", rich_help_panel=WHAT),
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="YAML file with any of these choices, and the options of TRIM.", rich_help_panel=WHAT),
+        typer.Option(help="YAML file with any of these choices, and the options of each method.", rich_help_panel=WHAT),
     ] = None,
     gguf: Annotated[
         str | None, typer.Option(help="GGUF file, in the model folder or anywhere.", rich_help_panel=WHAT)
@@ -75,6 +88,12 @@ def prune(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 (default auto).", rich_help_panel=HOW)] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict", help="Stop where a factorisation fails, in place of repairing it.", rich_help_panel=HOW
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code of the model folder.", rich_help_panel=HOW)
     ] = False,
@@ -86,7 +105,7 @@ def prune(
 
     [bold]Examples[/bold]
 
-    trim-prune prune meta-llama/Llama-3.2-1B --sparsity 0.6 --data c4 --out pruned
+    trim-prune prune meta-llama/Llama-3.2-1B --preset best --sparsity 0.7 --data c4 --out pruned
 
     trim-prune prune ./model --sparsity 0.7 --score wanda --rows trim --data text.txt --samples 128 --out pruned
 
@@ -99,9 +118,11 @@ def prune(
     """
     given = {
         "sparsity": sparsity,
+        "preset": preset,
         "score": score,
-        "rows": rows,
         "layers": layers,
+        "rows": rows,
+        "solver": solver,
         "samples": samples,
         "seqlen": seqlen,
         "seed": seed,
@@ -110,6 +131,7 @@ def prune(
         "recapture": recapture,
         "batch_size": batch_size,
         "device": device,
+        "strict": strict,
     }
     chosen = _recipe(recipe, {key: value for key, value in given.items() if value is not None})
     if recipe is not None:

@@ -108,7 +108,7 @@ BAD = {
         "6000 tokens: 375 sequences",
     ),
     "unknown key": (["--recipe", "unknown-key"], "unknown key 'scroe'", "did you mean 'score'"),
-    "contradiction": (["--recipe", "half", "--sparsity", 0.7], "sparsity is given twice", "0.7 as an option, 0.5 in"),
+    "contradiction": (["--recipe", "half", "--sparsity", 0.7], "sparsity is given twice", "0.7, and 0.5 in"),
     "missing recipe": (["--recipe", "none.yaml"], "cannot read the recipe"),
     "missing model": (["--sparsity", 0.5, "--model", "./none"], "no model at './none'", "a model folder"),
     "pickled": (["--sparsity", 0.5, "--model", "pickled"], "no safetensors weights", "pickle can run any code"),
