@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..api import prune as run_prune
+from ..budgets.layers import LAYER_BUDGETS
 from ..models.staging import protect_inputs
 from ..progress import progress_for
 from ..recipe import Recipe
@@ -17,6 +18,7 @@ from ..results import PruneResult
 from .quiet import quiet_libraries
 
 WHAT, DATA, HOW, OUTPUT = "What to prune", "Calibration", "How it runs", "Output"
+LAYERS = ", ".join(LAYER_BUDGETS.names())
 
 
 def prune(
@@ -35,11 +37,11 @@ def prune(
         str | None, typer.Option(help="Budget of the rows: trim (default), uniform.", rich_help_panel=WHAT)
     ] = None,
     layers: Annotated[
-        str | None, typer.Option(help="Budget of the linears: uniform (default).", rich_help_panel=WHAT)
+        str | None, typer.Option(help=f"Budget of the linears: {LAYERS} (default: uniform).", rich_help_panel=WHAT)
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="YAML file with any of these choices, and the options of TRIM.", rich_help_panel=WHAT),
+        typer.Option(help="YAML file with any of these choices, and the options of the methods.", rich_help_panel=WHAT),
     ] = None,
     gguf: Annotated[
         str | None, typer.Option(help="GGUF file, in the model folder or anywhere.", rich_help_panel=WHAT)
