@@ -10,17 +10,20 @@ from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
-from .options import TrimOptions
+from .options import AlphaPruningOptions, DlpOptions, OwlOptions, TableRule, TrimOptions
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, register_score
 from .solvers import SolveRequest, register_solver
 
 __all__ = [
+    "AlphaPruningOptions",
+    "DlpOptions",
     "Event",
     "Importance",
     "LayerRequest",
     "LinearResult",
+    "OwlOptions",
     "Perplexity",
     "PruneResult",
     "Recipe",
@@ -28,6 +31,7 @@ __all__ = [
     "RowRequest",
     "SolveRequest",
     "Sparsity",
+    "TableRule",
     "TrimOptions",
     "TrimPruneError",
     "__version__",

@@ -65,11 +65,12 @@ def _counts(
     linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
 ) -> dict[Linear, int]:
     """The prune count of each linear, as the layer budget divides the target."""
-    sizes = [linear.size for linear in linears]
-    request = LayerRequest(linears, recipe.sparsity, statistics, recipe)
+    sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
+    total = round(recipe.sparsity * sum(sizes))
+    request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe)
     try:
         sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
-        counts = exact_counts(sparsities, sizes, _limits(linears, recipe), round(recipe.sparsity * sum(sizes)))
+        counts = exact_counts(sparsities, sizes, limits, total)
     except ValueError as error:
         raise TrimPruneError(f"layer budget {recipe.layers!r}: {error}") from error
     return dict(zip(linears, counts, strict=True))

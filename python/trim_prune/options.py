@@ -41,3 +41,36 @@ class TrimOptions(Strict):
     iterations: Whole = Field(default=10, ge=1)
     max_sparsity: Real = Field(default=0.95, gt=0, le=1)
     rounding: Literal["exact", "floor"] = "exact"
+
+
+class OwlOptions(Strict):
+    """Options of OWL layers; defaults of its README for a sparsity of 70 %.
+
+    ``lamda`` (spelled as in OWL's own ``--Lamda``; ``lambda`` is a word of Python): half the range of the keep ratios.
+    ``m``: an outlier's score is above ``m`` times the mean of its block.
+    """
+
+    lamda: Real = Field(default=0.08, ge=0, le=0.5)
+    m: Real = Field(default=5.0, gt=0)
+
+
+class AlphaPruningOptions(Strict):
+    """Options of AlphaPruning layers. ``epsilon``: sparsities are in proportion to 1 - epsilon ... 1 + epsilon."""
+
+    epsilon: Real = Field(default=0.3, ge=0, le=1)
+
+
+class DlpOptions(Strict):
+    """Options of DLP layers. ``alpha``: half the range of the keep ratios."""
+
+    alpha: Real = Field(default=0.15, ge=0, le=0.5)
+
+
+class TableRule(Strict):
+    """One rule of table layers: the sparsity of the linears whose module names match a pattern.
+
+    ``match``: as in a shell, case counts, and ``*`` passes over dots: ``*.mlp.down_proj``, ``model.layers.[01].*``.
+    """
+
+    match: str = Field(min_length=1)
+    sparsity: Real = Field(ge=0, le=1)

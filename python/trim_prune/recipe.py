@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
 
 from . import presets
 from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
-from .options import Real, Strict, TrimOptions, Whole
+from .options import AlphaPruningOptions, DlpOptions, OwlOptions, Real, Strict, TableRule, TrimOptions, Whole
 from .scores import SCORES
 from .solvers import SOLVERS
 
+GROUPS = {
+    "trim": "rows",
+    "owl": "layers",
+    "alphapruning": "layers",
+    "dlp": "layers",
+    "table": "layers",
+}
+"""The options of single methods: each group has its method's name; here is the field that chooses the method."""
+
 
 class Recipe(Strict):
-    """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go."""
+    """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go.
+
+    The options of a method can be given only with the method, and a dumped recipe holds no others.
+    """
 
     sparsity: Real = Field(ge=0, le=1)
     preset: str | None = None
@@ -40,6 +52,10 @@ class Recipe(Strict):
     strict: bool = Field(default=False, strict=True)
     """Whether a factorisation that fails, and would be repaired or done without, is an error."""
     trim: TrimOptions = TrimOptions()
+    owl: OwlOptions = OwlOptions()
+    alphapruning: AlphaPruningOptions = AlphaPruningOptions()
+    dlp: DlpOptions = DlpOptions()
+    table: tuple[TableRule, ...] = ()
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -48,17 +64,23 @@ class Recipe(Strict):
         registries[info.field_name].get(value)  # type: ignore[attr-defined]
         return value
 
-    @field_validator("trim")
+    @field_validator(*GROUPS)
     @classmethod
-    def _is_used(cls, value: TrimOptions, info: Any) -> TrimOptions:
-        rows = info.data.get("rows", "trim")
-        if rows != "trim" and value != TrimOptions():
+    def _is_used(cls, value: Any, info: Any) -> Any:
+        method, field = info.field_name, GROUPS[info.field_name]
+        chosen = info.data.get(field, method)
+        if chosen != method:
             raise TrimPruneError(
-                "the options of trim are given, but the rows are not those of TRIM",
-                got=f"rows: {rows}",
-                fix="remove the options under trim, or choose rows: trim",
+                f"the options of {method} are given, and nothing reads them",
+                got=f"{field}: {chosen}",
+                fix=f"remove the options under {method}, or choose {field}: {method}",
             )
         return value
+
+    @model_serializer(mode="wrap")
+    def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {key: value for key, value in values.items() if key not in GROUPS or getattr(self, GROUPS[key]) == key}
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -127,8 +149,10 @@ def _explain(model: type[BaseModel], detail: Any) -> str:
     *parents, name = detail["loc"]
     for parent in parents:
         field = model.model_fields.get(str(parent))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        # A group is a model of its own, or a tuple of them.
+        for kind in (field.annotation, *get_args(field.annotation)) if field else ():
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = list(model.model_fields)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from trim_prune import Recipe, TrimOptions, TrimPruneError
+from trim_prune import AlphaPruningOptions, DlpOptions, OwlOptions, Recipe, TableRule, TrimOptions, TrimPruneError
 
 
 @pytest.fixture
@@ -59,7 +59,25 @@ def test_a_dumped_recipe_builds_the_same_again():
             r"unknown score 'wnada'(.|\n)*magnitude, wanda(.|\n)*did you mean 'wanda'",
         ),
         ({"sparsity": 0.5, "rows": "trimm"}, r"unknown row budget 'trimm'(.|\n)*did you mean 'trim'"),
-        ({"sparsity": 0.5, "layers": "owl"}, r"unknown layer budget 'owl'(.|\n)*one of uniform"),
+        ({"sparsity": 0.5, "layers": "owls"}, r"unknown layer budget 'owls'(.|\n)*, owl, (.|\n)*did you mean 'owl'"),
+        (
+            {"sparsity": 0.5, "layers": "owl", "owl": {"lambda": 0.1}},
+            r"unknown key 'owl\.lambda' .did you mean 'lamda'",
+        ),
+        (
+            {"sparsity": 0.5, "layers": "owl", "owl": {"lamda": 0.6}},
+            r"owl\.lamda: .*less than or equal to 0\.5, got 0\.6",
+        ),
+        ({"sparsity": 0.5, "layers": "owl", "owl": {"m": True}}, r"owl\.m: .*number, got True"),
+        ({"sparsity": 0.5, "layers": "dlp", "dlp": {"alpha": -1}}, r"dlp\.alpha: .*greater than or equal to 0, got -1"),
+        (
+            {"sparsity": 0.5, "layers": "alphapruning", "alphapruning": {"epsilon": 1.5}},
+            r"alphapruning\.epsilon: .*less than or equal to 1, got 1\.5",
+        ),
+        (
+            {"sparsity": 0.5, "layers": "table", "table": [{"match": "*", "sparsty": 1}]},
+            r"table\.0\.sparsity is missing; unknown key 'table\.0\.sparsty' .did you mean 'sparsity'",
+        ),
         ({"sparsity": 0.5, "solver": "masc"}, r"unknown solver 'masc'(.|\n)*did you mean 'mask'"),
         ({"sparsity": 0.5, 3: 4}, "unknown key '3'|Keys should be strings"),
     ],
@@ -68,6 +86,34 @@ def test_a_dumped_recipe_builds_the_same_again():
 def test_a_wrong_value_is_explained(values, message):
     with pytest.raises(TrimPruneError, match=message):
         Recipe.build(values)
+
+
+# Of each group of options: the field that chooses its method, and values of it.
+GROUPS = {
+    "trim": ("rows", TrimOptions(iterations=3)),
+    "owl": ("layers", OwlOptions(lamda=0.05, m=7.0)),
+    "alphapruning": ("layers", AlphaPruningOptions(epsilon=0.1)),
+    "dlp": ("layers", DlpOptions(alpha=0.1)),
+    "table": ("layers", (TableRule(match="*.down_proj", sparsity=0.4),)),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_options_are_given_only_with_their_method(group):
+    field, options = GROUPS[group]
+    message = rf"options of {group} are given, (.|\n)*{field}: uniform(.|\n)*{field}: {group}"
+    for given in (options, type(options)()):
+        with pytest.raises(TrimPruneError, match=message):
+            Recipe(sparsity=0.5, **{field: "uniform", group: given})
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_dumped_recipe_holds_only_the_options_in_use(group):
+    field, options = GROUPS[group]
+    recipe = Recipe(**{"sparsity": 0.5, "rows": "uniform", field: group, group: options})
+    for values in (recipe.model_dump(), recipe.model_dump(mode="json")):
+        assert GROUPS.keys() & values.keys() == {group}
+        assert Recipe.build(values) == recipe
 
 
 def test_all_wrong_values_are_named_at_once():

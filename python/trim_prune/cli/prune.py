@@ -9,14 +9,23 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .. import presets
 from ..api import prune as run_prune
+from ..budgets.layers import LAYER_BUDGETS
+from ..budgets.rows import ROW_BUDGETS
 from ..models.staging import protect_inputs
 from ..progress import progress_for
 from ..recipe import Recipe
 from ..results import PruneResult
+from ..scores import SCORES
+from ..solvers import SOLVERS
 from .quiet import quiet_libraries
 
 WHAT, DATA, HOW, OUTPUT = "What to prune", "Calibration", "How it runs", "Output"
+PRESETS, SCORE_NAMES, LAYERS, ROWS, SOLVER_NAMES = (
+    ", ".join(names)
+    for names in (presets.names(), SCORES.names(), LAYER_BUDGETS.names(), ROW_BUDGETS.names(), SOLVERS.names())
+)
 
 
 def prune(
@@ -29,30 +38,23 @@ def prune(
         float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option(help="A recipe with a name: best, sparsegpt, trim, wanda.", rich_help_panel=WHAT),
+        str | None, typer.Option(help=f"A recipe with a name: {PRESETS}.", rich_help_panel=WHAT)
     ] = None,
     score: Annotated[
-        str | None,
-        typer.Option(help="Importance of a weight: wanda (default), magnitude, ria, obs.", rich_help_panel=WHAT),
+        str | None, typer.Option(help=f"Importance of a weight: {SCORE_NAMES} (default: wanda).", rich_help_panel=WHAT)
     ] = None,
     layers: Annotated[
-        str | None,
-        typer.Option(
-            help="Budget of the linears: uniform (default), owl, alphapruning, dlp, table.", rich_help_panel=WHAT
-        ),
+        str | None, typer.Option(help=f"Budget of the linears: {LAYERS} (default: uniform).", rich_help_panel=WHAT)
     ] = None,
     rows: Annotated[
-        str | None,
-        typer.Option(help="Budget of the rows: trim (default), uniform, optimal, whole.", rich_help_panel=WHAT),
+        str | None, typer.Option(help=f"Budget of the rows: {ROWS} (default: trim).", rich_help_panel=WHAT)
     ] = None,
     solver: Annotated[
-        str | None,
-        typer.Option(help="What survivors do: mask (default), sparsegpt, swaps, alps.", rich_help_panel=WHAT),
+        str | None, typer.Option(help=f"What survivors do: {SOLVER_NAMES} (default: mask).", rich_help_panel=WHAT)
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help="YAML file with any of these choices, and the options of each method.", rich_help_panel=WHAT),
+        typer.Option(help="YAML file with any of these choices, and the options of the methods.", rich_help_panel=WHAT),
     ] = None,
     gguf: Annotated[
         str | None, typer.Option(help="GGUF file, in the model folder or anywhere.", rich_help_panel=WHAT)

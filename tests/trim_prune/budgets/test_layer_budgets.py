@@ -44,6 +44,30 @@ def test_only_differences_matter():
     assert exact_counts([1.1, 1.3], [100, 100], [100, 100], 100) == [40, 60]
 
 
+def test_differences_of_any_size_are_met_at_once():
+    assert exact_counts([1e20, 0.0, 1e300], [10**9] * 3, [10**9] * 3, 15 * 10**8) == [5 * 10**8, 0, 10**9]
+    assert exact_counts([1e20, 1e20 + 1e5], [10**9] * 2, [10**9] * 2, 15 * 10**8) == [5 * 10**8, 10**9]
+
+
+def test_many_linears_at_their_limits_leave_the_rest_to_one():
+    sizes, limits = [10, *[1000] * 200], [10, *[3] * 200]
+    assert exact_counts([0.1, *[0.9] * 200], sizes, limits, 607) == [7, *[3] * 200]
+    assert exact_counts([0.9, *[0.1] * 200], sizes, limits, 7) == [7, *[0] * 200]
+
+
+@pytest.mark.parametrize("total", [0, 1, 6, 7])
+def test_one_linear_gets_the_total_whatever_its_share(total):
+    for sparsity in (-5.0, 0.0, 0.3, 1.0, 1e9):
+        assert exact_counts([sparsity], [10], [7], total) == [total]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**9), st.integers(1, 10**9)), min_size=1, max_size=40))
+def test_shares_that_are_whole_numbers_of_weights_are_met_exactly(linears):
+    counts, sizes = [min(linear) for linear in linears], [size for _, size in linears]
+    shares = [count / size for count, size in zip(counts, sizes, strict=True)]
+    assert exact_counts(shares, sizes, sizes, sum(counts)) == counts
+
+
 def test_limits_below_the_total_are_refused():
     with pytest.raises(ValueError, match="120 of 200 weights are to go, and at most 110 may"):
         exact_counts([0.5, 0.7], [100, 100], [60, 50], 120)

@@ -1,7 +1,18 @@
 """Layer budgets: how many weights of each linear go. One file each."""
 
-from . import uniform
+from . import alphapruning, dlp, owl, table, uniform
 from .base import LAYER_BUDGETS, LayerBudget, LayerRequest, register_layer_budget
 from .exact import exact_counts
 
-__all__ = ["LAYER_BUDGETS", "LayerBudget", "LayerRequest", "exact_counts", "register_layer_budget", "uniform"]
+__all__ = [
+    "LAYER_BUDGETS",
+    "LayerBudget",
+    "LayerRequest",
+    "alphapruning",
+    "dlp",
+    "exact_counts",
+    "owl",
+    "register_layer_budget",
+    "table",
+    "uniform",
+]

@@ -18,13 +18,24 @@ if TYPE_CHECKING:
 class LayerRequest:
     """All linears of the blocks, in order, and the sparsity that they are to have together.
 
-    ``statistics``: what was asked for by ``needs``, measured on the dense model; empty otherwise.
+    ``prune_count``: that sparsity as an exact number of weights. ``limits``: the most weights that the row budget takes
+    from each linear. ``statistics``: what was asked for by ``needs``, measured on the dense model; empty otherwise.
     """
 
     linears: Sequence[Linear]
     sparsity: float
+    prune_count: int
+    limits: Sequence[int]
     statistics: Mapping[Linear, LinearStatistics]
     recipe: Recipe
+
+    @property
+    def blocks(self) -> dict[int, list[Linear]]:
+        """The linears of each block, by the block's index; a block without linears is not there."""
+        blocks: dict[int, list[Linear]] = {}
+        for linear in self.linears:
+            blocks.setdefault(linear.block, []).append(linear)
+        return blocks
 
 
 LayerFunction = Callable[[LayerRequest], Sequence[float]]

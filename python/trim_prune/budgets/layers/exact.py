@@ -10,8 +10,10 @@ from fractions import Fraction
 def exact_counts(sparsities: Sequence[float], sizes: Sequence[int], limits: Sequence[int], total: int) -> list[int]:
     """Integer prune counts, none above its limit, whose sum is exactly ``total``.
 
-    The sparsities are shifted together and clamped to [0, limit / size], and the shares sparsity * size rounded by
-    largest remainder.
+    The sparsities are shifted together and the shares (sparsity + shift) * size clamped to [0, limit], then rounded by
+    largest remainder: every linear gets the whole part of its share, and what is missing goes to the largest
+    remainders, one each, the earlier linear first where they tie. Sparsities that meet the total within half a weight
+    are not shifted: they keep their shares to the last bit.
 
     Raises:
         ValueError: a sparsity is NaN or infinite, or the limits together are below ``total``.
@@ -21,45 +23,44 @@ def exact_counts(sparsities: Sequence[float], sizes: Sequence[int], limits: Sequ
             raise ValueError(f"a sparsity of {sparsity} is not a number")
     if not 0 <= total <= sum(limits):
         raise ValueError(f"{total} of {sum(sizes)} weights are to go, and at most {sum(limits)} may")
-    ceilings = [limit / size for limit, size in zip(limits, sizes, strict=True)]
-    shift = _shift(sparsities, sizes, ceilings, total)
     # Exact rationals: in float64 the sum over a large model need not round to the same integer as its parts.
-    shares = [
-        Fraction(min(max(sparsity + shift, 0.0), ceiling)) * size
-        for sparsity, size, ceiling in zip(sparsities, sizes, ceilings, strict=True)
-    ]
-    return _round(shares, limits, total)
-
-
-def _shift(sparsities: Sequence[float], sizes: Sequence[int], ceilings: Sequence[float], total: int) -> float:
-    """What is to be added to every sparsity before it is clamped; 0 if the sum is right as it is."""
-
-    def reached(shift: float) -> float:
-        return math.fsum(
-            min(max(sparsity + shift, 0.0), ceiling) * size
-            for sparsity, size, ceiling in zip(sparsities, sizes, ceilings, strict=True)
-        )
-
-    # Within rounding nothing is shifted: a budget that meets the target keeps its shares to the last bit.
-    if abs(reached(0.0) - total) <= 0.5:
-        return 0.0
-    low, high = -max(sparsities), 1 - min(sparsities)
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) < total else (low, middle)
-    return high
-
-
-def _round(shares: Sequence[Fraction], limits: Sequence[int], total: int) -> list[int]:
-    """Every linear gets the whole part of its share; what is missing goes to the largest remainders, one each.
-
-    The earlier linear comes first where they tie. What a last bit of the shift leaves over goes round once more.
-    """
-    counts = [min(int(share), limit) for share, limit in zip(shares, limits, strict=True)]
+    exact = [Fraction(float(sparsity)) for sparsity in sparsities]
+    shares = _shares(exact, sizes, limits, Fraction())
+    if abs(sum(shares, Fraction()) - total) > Fraction(1, 2):
+        shares = _shares(exact, sizes, limits, _shift(exact, sizes, limits, total))
+    counts = [int(share) for share in shares]
     order = sorted(range(len(shares)), key=lambda index: (counts[index] - shares[index], index))
-    while (missing := total - sum(counts)) != 0:
-        step = 1 if missing > 0 else -1
-        open_ = [i for i in order if (counts[i] < limits[i] if step > 0 else counts[i] > 0)]
-        for index in open_[: abs(missing)]:
-            counts[index] += step
+    # Never more than there are shares with a remainder, and so never beyond a limit.
+    for index in order[: total - sum(counts)]:
+        counts[index] += 1
     return counts
+
+
+def _shares(
+    sparsities: Sequence[Fraction], sizes: Sequence[int], limits: Sequence[int], shift: Fraction
+) -> list[Fraction]:
+    return [
+        min(max((sparsity + shift) * size, Fraction()), Fraction(limit))
+        for sparsity, size, limit in zip(sparsities, sizes, limits, strict=True)
+    ]
+
+
+def _shift(sparsities: Sequence[Fraction], sizes: Sequence[int], limits: Sequence[int], total: int) -> Fraction:
+    """The least shift at which the shares sum to ``total``.
+
+    The sum is piecewise linear in the shift: a linear adds its size to the slope where its sparsity leaves 0, and takes
+    it away where its limit is reached.
+    """
+    bends = sorted(
+        bend
+        for sparsity, size, limit in zip(sparsities, sizes, limits, strict=True)
+        for bend in ((-sparsity, size), (Fraction(limit, size) - sparsity, -size))
+    )
+    reached, slope, shift = Fraction(0), 0, bends[0][0]
+    for place, change in bends:
+        if slope and reached + slope * (place - shift) >= total:
+            return shift + (total - reached) / slope
+        reached += slope * (place - shift)
+        slope += change
+        shift = place
+    return shift
