@@ -10,10 +10,10 @@ from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
-from .options import TrimOptions
+from .options import RiaOptions, TrimOptions
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
-from .scores import Importance, register_score
+from .scores import Importance, ScoreRequest, measured_importance, register_score
 from .solvers import SolveRequest, register_solver
 
 __all__ = [
@@ -24,8 +24,10 @@ __all__ = [
     "Perplexity",
     "PruneResult",
     "Recipe",
+    "RiaOptions",
     "RowDecision",
     "RowRequest",
+    "ScoreRequest",
     "SolveRequest",
     "Sparsity",
     "TrimOptions",
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load_model",
+    "measured_importance",
     "perplexity",
     "prune",
     "register_layer_budget",

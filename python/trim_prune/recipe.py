@@ -12,9 +12,12 @@ from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
-from .options import Real, Strict, TrimOptions, Whole
+from .options import Real, RiaOptions, Strict, TrimOptions, Whole
 from .scores import SCORES
 from .solvers import SOLVERS
+
+OPTION_GROUPS = {"trim": "rows", "ria": "score"}
+"""The choice that each group of options belongs to: its method is the one that reads them."""
 
 
 class Recipe(Strict):
@@ -35,6 +38,7 @@ class Recipe(Strict):
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     trim: TrimOptions = TrimOptions()
+    ria: RiaOptions = RiaOptions()
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -43,15 +47,16 @@ class Recipe(Strict):
         registries[info.field_name].get(value)  # type: ignore[attr-defined]
         return value
 
-    @field_validator("trim")
+    @field_validator(*OPTION_GROUPS)
     @classmethod
-    def _is_used(cls, value: TrimOptions, info: Any) -> TrimOptions:
-        rows = info.data.get("rows", "trim")
-        if rows != "trim" and value != TrimOptions():
+    def _is_used(cls, value: Strict, info: Any) -> Strict:
+        group, choice = info.field_name, OPTION_GROUPS[info.field_name]
+        chosen = info.data.get(choice, group)
+        if chosen != group and value != type(value)():
             raise TrimPruneError(
-                "the options of trim are given, but the rows are not those of TRIM",
-                got=f"rows: {rows}",
-                fix="remove the options under trim, or choose rows: trim",
+                f"the options of {group} are given, but nothing reads them",
+                got=f"{choice}: {chosen}",
+                fix=f"remove the options under {group}, or choose {choice}: {group}",
             )
         return value
 
