@@ -8,11 +8,13 @@ from trim_kernels import library  # noqa: F401 - registers torch.ops.trim_kernel
 from trim_kernels._version import __version__
 from trim_kernels.backends import explain
 from trim_kernels.bits import pack_bits, unpack_bits
+from trim_kernels.inverse_factor import inverse_factor
 from trim_kernels.ops.allocate_rows import RowBudget, Trial, allocate_rows
 from trim_kernels.ops.allocate_rows.rounding import uniform_counts
 from trim_kernels.ops.column_sqnorm import column_sqnorm_
 from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_mask import row_mask
@@ -30,7 +32,9 @@ __all__ = [
     "column_sqnorm_",
     "explain",
     "gram_",
+    "inverse_factor",
     "nm_mask",
+    "obs_update_",
     "pack_bits",
     "prune_nm_",
     "prune_rows_",

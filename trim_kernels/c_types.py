@@ -46,6 +46,22 @@ class Activations(Pointing):
     )
 
 
+class Elimination(Pointing):
+    """tk_elimination."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("kept", ctypes.c_void_p),
+        ("kept_stride", ctypes.c_int64),
+        ("factor", ctypes.c_void_p),
+        ("errors", ctypes.c_void_p),
+        ("errors_stride", ctypes.c_int64),
+    )
+
+
 class Search(Pointing):
     """tk_search."""
 
@@ -90,6 +106,23 @@ def activations(x: Tensor, token_mask: Tensor | None) -> Activations:
         rows.data_ptr(), rows.shape[0], rows.shape[1], rows.stride(0), DTYPES[rows.dtype], as_pointer(mask)
     )
     struct.tensors = (rows, mask)
+    return struct
+
+
+def elimination(weight: Tensor, kept: Tensor, factor: Tensor, errors: Tensor) -> Elimination:
+    """The struct of a block of columns; weight and errors have unit column stride."""
+    kept_rows, triangle = unit_stride(kept), factor.contiguous()
+    struct = Elimination(
+        weight.data_ptr(),
+        *weight.shape,
+        weight.stride(0),
+        kept_rows.data_ptr(),
+        kept_rows.stride(0),
+        triangle.data_ptr(),
+        errors.data_ptr(),
+        errors.stride(0),
+    )
+    struct.tensors = (weight, kept_rows, triangle, errors)
     return struct
 
 

@@ -68,6 +68,9 @@ def check_call(op: str, call: Mapping[str, Any]) -> None:
         check_activations(call["x"], call["token_mask"])
         check_accumulator(op, call["acc"], call["x"])
         return
+    if "factor" in call:
+        check_elimination(call["weight"], call["kept"], call["factor"])
+        return
     check_weight(call["weight"])
     if "of" in call:
         check_keep_of(call["keep"], call["of"])
@@ -130,3 +133,15 @@ def check_accumulator(op: str, acc: Tensor, x: Tensor) -> None:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"acc: expected {names} {list(shape)} on {x.device}, got {describe(acc)}")
     check_writable(acc, "acc")
+
+
+def check_elimination(weight: Tensor, kept: Tensor, factor: Tensor) -> None:
+    if not isinstance(weight, Tensor) or weight.dim() != 2 or weight.dtype != torch.float32 or weight.shape[1] == 0:
+        raise ValueError(
+            f"weight: expected a float32 matrix [R, C] with at least one column (updates are lost in half precision: "
+            f"convert it, and back afterwards), got {describe(weight)}"
+        )
+    check_writable(weight)
+    columns = weight.shape[1]
+    check_tensor("kept", kept, tuple(weight.shape), torch.bool, weight.device)
+    check_tensor("factor", factor, (columns, columns), torch.float32, weight.device)

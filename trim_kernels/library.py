@@ -36,6 +36,7 @@ _SCHEMAS = {
     "prune_nm_": f"({_GROUPED.replace('Tensor weight', 'Tensor(a!) weight')}, {_CHECKED}) -> ()",
     "column_sqnorm_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
     "gram_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
+    "obs_update_": "(Tensor(a!) weight, Tensor kept, Tensor factor, str backend) -> Tensor",
 }
 
 
@@ -84,6 +85,10 @@ def _fake_allocate_rows(
     return weight.new_empty(weight.shape[0], dtype=torch.int32), trace
 
 
+def _fake_obs_update(weight: Tensor, *_: object) -> Tensor:
+    return weight.new_empty(weight.shape)
+
+
 _FAKES: dict[str, Callable[..., object]] = {
     "row_threshold": _fake_row_threshold,
     "row_mask": _fake_row_mask,
@@ -95,6 +100,7 @@ _FAKES: dict[str, Callable[..., object]] = {
     "prune_nm_": _fake_in_place,
     "column_sqnorm_": _fake_in_place,
     "gram_": _fake_in_place,
+    "obs_update_": _fake_obs_update,
 }
 
 

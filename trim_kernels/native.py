@@ -11,12 +11,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trim_kernels.c_types import Activations, Scored, activations, as_pointer, open_library, scored
+from trim_kernels.c_types import (
+    Activations,
+    Elimination,
+    Scored,
+    activations,
+    as_pointer,
+    elimination,
+    open_library,
+    scored,
+)
 from trim_kernels.scoring import OVERFLOW, apart, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
-_ABI = 2
+_ABI = 3
 """TK_ABI of trim_kernels.h."""
 _BAD_VALUE, _OUT_OF_MEMORY, _OVERFLOW = 1, 2, 4
 
@@ -33,9 +42,11 @@ _SIGNATURES = {
     "prune_nm": (_INT, _INT),
     "column_sqnorm": (_POINTER, _INT),
     "gram": (_POINTER, _SIZE),
+    "obs_update": (),
 }
 """What each function of trim_kernels.h takes between its struct and the number of threads."""
-_ACCUMULATING = ("column_sqnorm", "gram")
+_FIRST = {"column_sqnorm": Activations, "gram": Activations, "obs_update": Elimination}
+"""Which struct comes first, where that is not Scored."""
 
 
 @functools.cache
@@ -45,7 +56,7 @@ def _load() -> ctypes.CDLL | str:
     if isinstance(library, str):
         return library
     for name, middle in _SIGNATURES.items():
-        first = Activations if name in _ACCUMULATING else Scored
+        first = _FIRST.get(name, Scored)
         getattr(library, f"tk_{name}").argtypes = (ctypes.POINTER(first), *middle, _INT)
     library.tk_instruction_set.restype = ctypes.c_char_p
     library.tk_use_instruction_set.argtypes = (ctypes.c_char_p,)
@@ -114,6 +125,15 @@ def accumulate(function: str, acc: Tensor, x: Tensor, token_mask: Tensor | None,
     """
     read = activations(apart(x, acc), token_mask)
     _require_success(function, _run(function, read, acc, *arguments), x.shape[1])
+
+
+def eliminate(weight: Tensor, kept: Tensor, factor: Tensor, errors: Tensor) -> None:
+    """Call ``tk_obs_update`` on a block of columns of unit stride.
+
+    Raises:
+        MemoryError: scratch memory could not be had.
+    """
+    _require_success("obs_update", _run("obs_update", elimination(weight, kept, factor, errors)), weight.shape[1])
 
 
 def _run(function: str, first: ctypes.Structure, *arguments: object) -> int:

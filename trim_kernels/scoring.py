@@ -44,6 +44,11 @@ def require_finite_tensor(name: str, tensor: Tensor) -> None:
         raise ValueError(_first_offender(name, tensor, ~finite, "finite values"))
 
 
+def surely_finite(tensor: Tensor) -> bool:
+    """Whether the values add up to a finite number: then each is finite, and no other memory was touched."""
+    return bool(torch.isfinite(tensor.sum()))
+
+
 def require_no_overflow(*outputs: Tensor) -> None:
     """Raise ValueError where a product of finite weights and inputs is beyond float32."""
     if not all(bool(torch.isfinite(output).all()) for output in outputs):

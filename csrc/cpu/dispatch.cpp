@@ -102,6 +102,10 @@ TRIM_EXPORT int tk_gram(const tk_activations* activations, float* acc, int64_t s
   return guarded([=] { return active()->gram(activations, acc, stride, threads); });
 }
 
+TRIM_EXPORT int tk_obs_update(const tk_elimination* elimination, int threads) {
+  return guarded([=] { return active()->obs_update(elimination, threads); });
+}
+
 TRIM_EXPORT int tk_abi(void) { return TK_ABI; }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }

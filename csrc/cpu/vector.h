@@ -55,6 +55,26 @@ inline Vec sum_each(Vec* vectors) {
   return vectors[0];
 }
 
+// Swaps the halves of segments of 2 * half lanes between vectors that are `half` apart.
+template <int half>
+inline void exchange(Vec* vectors) {
+  using Lanes = std::make_index_sequence<kLanes>;
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & half) continue;
+    const Vec low = pick<half, false>(vectors[i], vectors[i + half], Lanes{});
+    vectors[i + half] = pick<half, true>(vectors[i], vectors[i + half], Lanes{});
+    vectors[i] = low;
+  }
+}
+
+// Lane j of vector i becomes lane i of vector j, for kLanes vectors.
+inline void transpose(Vec* vectors) {
+  if constexpr (kLanes >= 16) exchange<8>(vectors);
+  if constexpr (kLanes >= 8) exchange<4>(vectors);
+  exchange<2>(vectors);
+  exchange<1>(vectors);
+}
+
 inline DoubleVec widen(const float* values) {
   return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(values), DoubleVec);
 }

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_abi().
-#define TK_ABI 2
+#define TK_ABI 3
 
 enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
@@ -51,6 +51,16 @@ typedef struct {
   int32_t dtype;              // tk_dtype
   const uint8_t* token_mask;  // [tokens], 1 = the token counts, or NULL: all count
 } tk_activations;
+
+typedef struct {
+  float* weight;  // [rows, columns], changed in place
+  int64_t rows, columns, stride;
+  const uint8_t* kept;  // [rows, columns], 0 = the weight goes
+  int64_t kept_stride;
+  const float* factor;  // [columns, columns], contiguous, upper triangular with positive diagonal
+  float* errors;        // [rows, columns], written
+  int64_t errors_stride;
+} tk_elimination;
 
 // Prune counts are in [0, columns]; the caller checks. `threads` >= 1.
 
@@ -102,6 +112,10 @@ int tk_column_sqnorm(const tk_activations*, void* acc, int acc_is_double, int th
 
 // acc [columns, columns]: its lower triangle, diagonal included, += x^T x; the upper triangle stays as it is.
 int tk_gram(const tk_activations*, float* acc, int64_t stride, int threads);
+
+// For each column j from the left: errors[:, j] = weight[:, j] / factor[j, j] where the weight goes, else 0; then
+// weight[:, k] -= errors[:, j] * factor[j, k] for k > j; and what goes is 0. Values are finite; the caller checks.
+int tk_obs_update(const tk_elimination*, int threads);
 
 // The TK_ABI that this binary was compiled with.
 int tk_abi(void);
