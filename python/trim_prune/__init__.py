@@ -10,10 +10,11 @@ from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
+from .one_linear import score_linear, solve_linear
 from .options import RiaOptions, TrimOptions
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
-from .scores import Importance, ScoreRequest, measured_importance, register_score
+from .scores import Importance, ScoreRequest, register_score
 from .solvers import SolveRequest, register_solver
 
 __all__ = [
@@ -35,11 +36,12 @@ __all__ = [
     "__version__",
     "evaluate",
     "load_model",
-    "measured_importance",
     "perplexity",
     "prune",
     "register_layer_budget",
     "register_row_budget",
     "register_score",
     "register_solver",
+    "score_linear",
+    "solve_linear",
 ]

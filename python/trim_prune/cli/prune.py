@@ -29,10 +29,11 @@ def prune(
         float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
     ] = None,
     score: Annotated[
-        str | None, typer.Option(help="Importance of a weight: wanda (default), magnitude.", rich_help_panel=WHAT)
+        str | None,
+        typer.Option(help="Importance of a weight: wanda (default), magnitude, ria, obs.", rich_help_panel=WHAT),
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(help="Budget of the rows: trim (default), uniform.", rich_help_panel=WHAT)
+        str | None, typer.Option(help="Budget of the rows: trim (default), uniform, whole.", rich_help_panel=WHAT)
     ] = None,
     layers: Annotated[
         str | None, typer.Option(help="Budget of the linears: uniform (default).", rich_help_panel=WHAT)

@@ -2,7 +2,6 @@
 
 from . import magnitude, obs, ria, wanda
 from .base import SCORES, Importance, Score, ScoreRequest, register_score
-from .measured import measured_importance
 
 __all__ = [
     "SCORES",
@@ -10,7 +9,6 @@ __all__ = [
     "Score",
     "ScoreRequest",
     "magnitude",
-    "measured_importance",
     "obs",
     "register_score",
     "ria",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import torch
 from torch import Tensor
 
-from trim_kernels.scoring import require_finite, scores
+from trim_kernels.scoring import require_finite, scores, surely_finite
 
 from ...tiles import row_tiles
 from .base import RowDecision, RowRequest, register_row_budget
@@ -21,7 +22,10 @@ LOW_MASK = (1 << LOW_BITS) - 1
 def whole(request: RowRequest) -> RowDecision:
     """How many of the ``request.prune_count`` lowest scores of the matrix each row has; ties go in row-major order."""
     weight, importance = request.weight, request.importance
-    require_finite(weight, importance.column_scale, importance.score)
+    given = (weight, importance.column_scale, importance.score)
+    # A search for what is not finite takes twice the memory of the matrix.
+    if not all(surely_finite(tensor) for tensor in given if tensor is not None):
+        require_finite(*given)
     if request.prune_count == 0:
         return RowDecision(torch.zeros(len(weight), dtype=torch.int32, device=weight.device))
     upper, rank = _value_of_rank((keys >> LOW_BITS for keys in _tiles(request)), request.prune_count)
@@ -42,6 +46,6 @@ def _tiles(request: RowRequest) -> Iterator[Tensor]:
 
 def _value_of_rank(parts: Iterator[Tensor], rank: int) -> tuple[int, int]:
     """The value of the given rank, from 1, among integers below 2^16; and its rank among those that equal it."""
-    up_to = torch.stack([torch.bincount(part.flatten(), minlength=1 << 16) for part in parts]).sum(0).cumsum(0)
+    up_to = reduce(torch.add, (torch.bincount(part.flatten(), minlength=1 << 16) for part in parts)).cumsum(0)
     value = int(torch.searchsorted(up_to, rank))
     return value, rank - (int(up_to[value - 1]) if value else 0)
