@@ -16,8 +16,11 @@ from .options import Real, RiaOptions, Strict, TrimOptions, Whole
 from .scores import SCORES
 from .solvers import SOLVERS
 
-OPTION_GROUPS = {"trim": "rows", "ria": "score"}
-"""The choice that each group of options belongs to: its method is the one that reads them."""
+GROUPS = {
+    "trim": "rows",
+    "ria": "score",
+}
+"""The options of single methods: each group has its method's name; here is the field that chooses the method."""
 
 
 class Recipe(Strict):
@@ -47,16 +50,16 @@ class Recipe(Strict):
         registries[info.field_name].get(value)  # type: ignore[attr-defined]
         return value
 
-    @field_validator(*OPTION_GROUPS)
+    @field_validator(*GROUPS)
     @classmethod
-    def _is_used(cls, value: Strict, info: Any) -> Strict:
-        group, choice = info.field_name, OPTION_GROUPS[info.field_name]
-        chosen = info.data.get(choice, group)
-        if chosen != group and value != type(value)():
+    def _is_used(cls, value: Any, info: Any) -> Any:
+        method, field = info.field_name, GROUPS[info.field_name]
+        chosen = info.data.get(field, method)
+        if chosen != method and value != type(value)():
             raise TrimPruneError(
-                f"the options of {group} are given, but nothing reads them",
-                got=f"{choice}: {chosen}",
-                fix=f"remove the options under {group}, or choose {choice}: {group}",
+                f"the options of {method} are given, and nothing reads them",
+                got=f"{field}: {chosen}",
+                fix=f"remove the options under {method}, or choose {field}: {method}",
             )
         return value
 
