@@ -10,10 +10,11 @@ from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
-from .options import AlphaPruningOptions, DlpOptions, OwlOptions, TableRule, TrimOptions
+from .one_linear import score_linear, solve_linear
+from .options import AlphaPruningOptions, DlpOptions, OwlOptions, RiaOptions, TableRule, TrimOptions
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
-from .scores import Importance, register_score
+from .scores import Importance, ScoreRequest, register_score
 from .solvers import SolveRequest, register_solver
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "Perplexity",
     "PruneResult",
     "Recipe",
+    "RiaOptions",
     "RowDecision",
     "RowRequest",
+    "ScoreRequest",
     "SolveRequest",
     "Sparsity",
     "TableRule",
@@ -43,4 +46,6 @@ __all__ = [
     "register_row_budget",
     "register_score",
     "register_solver",
+    "score_linear",
+    "solve_linear",
 ]

@@ -24,7 +24,7 @@ from .models.device import choose_device, evaluation_mode
 from .models.discover import Block, Linear, find_blocks
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
-from .scores import SCORES
+from .scores import SCORES, ScoreRequest
 from .solvers import SOLVERS, SolveRequest
 from .timing import Timings
 
@@ -265,7 +265,7 @@ def _prune_linear(
     start = time.perf_counter()
     try:
         with timings.phase("search"):
-            importance = SCORES.get(recipe.score).function(weight, statistics)
+            importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
             decision = rows.function(RowRequest(weight, importance, statistics, count, recipe))
             # A budget may have counted on the CPU.
             prune_count = decision.prune_count.to(weight.device)

@@ -31,6 +31,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class RiaOptions(Strict):
+    """Options of the score RIA. ``a``: the power of the column norm; 0 leaves the inputs out of it."""
+
+    a: Real = Field(default=0.5, ge=0)
+
+
 class TrimOptions(Strict):
     """Options of the TRIM row search; see ``trim_kernels.allocate_rows``."""
 

@@ -13,7 +13,17 @@ from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
-from .options import AlphaPruningOptions, DlpOptions, OwlOptions, Real, Strict, TableRule, TrimOptions, Whole
+from .options import (
+    AlphaPruningOptions,
+    DlpOptions,
+    OwlOptions,
+    Real,
+    RiaOptions,
+    Strict,
+    TableRule,
+    TrimOptions,
+    Whole,
+)
 from .scores import SCORES
 from .solvers import SOLVERS
 
@@ -23,6 +33,7 @@ GROUPS = {
     "alphapruning": "layers",
     "dlp": "layers",
     "table": "layers",
+    "ria": "score",
 }
 """The options of single methods: each group has its method's name; here is the field that chooses the method."""
 
@@ -56,6 +67,7 @@ class Recipe(Strict):
     alphapruning: AlphaPruningOptions = AlphaPruningOptions()
     dlp: DlpOptions = DlpOptions()
     table: tuple[TableRule, ...] = ()
+    ria: RiaOptions = RiaOptions()
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod

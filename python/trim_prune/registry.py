@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from .errors import TrimPruneError, nearest
+from .plugins import load_plugins
 
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A table of named entries; an unknown name is an error that lists the known ones."""
+    """A table of named entries; an unknown name is an error that lists the known ones.
+
+    Plug-ins are loaded when a name is asked for that is not there: a run that needs none of them neither waits for
+    them nor fails with them.
+    """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -25,13 +30,17 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The entry of that name."""
         if name not in self._entries:
+            broken = load_plugins()
+        if name not in self._entries:
+            advice = [nearest(name, self._entries), *(f"repair {plugin}" for plugin in broken)]
             raise TrimPruneError(
                 f"unknown {self.kind} {name!r}",
                 expected="one of " + ", ".join(self.names()),
-                fix=nearest(name, self._entries) or None,
+                fix="; ".join(filter(None, advice)) or None,
             )
         return self._entries[name]
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """All names, sorted, those of plug-ins among them."""
+        load_plugins()
         return sorted(self._entries)

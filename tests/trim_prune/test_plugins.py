@@ -27,8 +27,9 @@ def forget_plugins(monkeypatch):
 
 def test_a_score_with_a_value_for_every_weight():
     @trim_prune.register_score("first-columns-go")
-    def by_column(weight, statistics):
-        return Importance(score=torch.arange(weight.shape[1]).float().expand_as(weight).contiguous())
+    def by_column(request):
+        columns = torch.arange(request.weight.shape[1]).float()
+        return Importance(score=columns.expand_as(request.weight).contiguous())
 
     model = make_model("llama")
     prune(model, BASE | {"score": "first-columns-go"})
@@ -42,7 +43,8 @@ def test_a_score_gets_the_statistics_it_declares(tokenizer, text):
     seen = []
 
     @trim_prune.register_score("energy", needs=["column_energy", "search_inputs"])
-    def energy(weight, statistics):
+    def energy(request):
+        statistics = request.statistics
         seen.append((statistics.column_energy.shape[0], tuple(statistics.search_inputs.shape)))
         return Importance(column_scale=statistics.column_energy.float())
 
@@ -137,7 +139,7 @@ def test_a_solver_may_change_the_survivors():
 
 def test_a_plugin_that_raises_value_error_is_reported_with_the_linear():
     @trim_prune.register_score("refuses")
-    def refuses(weight, statistics):
+    def refuses(request):
         raise ValueError("no such luck")
 
     with pytest.raises(TrimPruneError, match=r"no such luck(.|\n)*block 0, model\.layers\.0\.self_attn\.q_proj"):

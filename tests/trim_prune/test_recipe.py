@@ -56,7 +56,7 @@ def test_a_dumped_recipe_builds_the_same_again():
         ({"sparsity": 0.5, "trim": {"layer_metric": "cosin"}}, r"trim\.layer_metric: .*'cosine'.*got 'cosin'"),
         (
             {"sparsity": 0.5, "score": "wnada"},
-            r"unknown score 'wnada'(.|\n)*magnitude, wanda(.|\n)*did you mean 'wanda'",
+            r"unknown score 'wnada'(.|\n)*magnitude, obs, ria, wanda(.|\n)*did you mean 'wanda'",
         ),
         ({"sparsity": 0.5, "rows": "trimm"}, r"unknown row budget 'trimm'(.|\n)*did you mean 'trim'"),
         ({"sparsity": 0.5, "layers": "owls"}, r"unknown layer budget 'owls'(.|\n)*, owl, (.|\n)*did you mean 'owl'"),
@@ -167,6 +167,8 @@ def test_a_recipe_is_frozen():
         ("magnitude", "trim", {"search_inputs"}),
         ("wanda", "uniform", {"column_energy"}),
         ("wanda", "trim", {"column_energy", "search_inputs"}),
+        ("ria", "whole", {"column_energy"}),
+        ("obs", "uniform", {"gram"}),
     ],
 )
 def test_needs_are_those_of_the_chosen_parts(score, rows, needs):

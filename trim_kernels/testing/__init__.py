@@ -8,6 +8,8 @@ A backend is right when every check here passes on every matrix here::
         for dtype in testing.DTYPES.values():
             weight = testing.nasty_matrix(matrix, dtype)
             testing.check_row_mask("cpu", weight, weight.shape[1] // 2)
+
+A plug-in is right when :func:`check_score` or :func:`check_solver` passes.
 """
 
 from trim_kernels.testing.brute_force import nm_kept, pruning_order
@@ -32,6 +34,7 @@ from trim_kernels.testing.nasty import (
     mixed_counts,
     nasty_matrix,
 )
+from trim_kernels.testing.plugins import check_score, check_solver
 
 __all__ = [
     "DTYPES",
@@ -48,6 +51,8 @@ __all__ = [
     "check_row_order",
     "check_row_quality",
     "check_row_threshold",
+    "check_score",
+    "check_solver",
     "heavy_tailed",
     "mixed_counts",
     "nasty_matrix",

@@ -1,6 +1,16 @@
 """Scores: how important is a weight? The smallest go first. One file each."""
 
-from . import magnitude, wanda
-from .base import SCORES, Importance, Score, register_score
+from . import magnitude, obs, ria, wanda
+from .base import SCORES, Importance, Score, ScoreRequest, register_score
 
-__all__ = ["SCORES", "Importance", "Score", "magnitude", "register_score", "wanda"]
+__all__ = [
+    "SCORES",
+    "Importance",
+    "Score",
+    "ScoreRequest",
+    "magnitude",
+    "obs",
+    "register_score",
+    "ria",
+    "wanda",
+]

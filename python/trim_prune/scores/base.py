@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ..calibration.statistics import LinearStatistics, Need
 from ..registry import Registry
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """One linear: its weight [R, C], and what was measured at its input."""
+
+    weight: Tensor
+    statistics: LinearStatistics
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,7 @@ class Importance:
     score: Tensor | None = None
 
 
-ScoreFunction = Callable[[Tensor, LinearStatistics], Importance]
+ScoreFunction = Callable[[ScoreRequest], Importance]
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,10 @@ SCORES: Registry[Score] = Registry("score")
 
 
 def register_score(name: str, *, needs: Iterable[Need] = ()) -> Callable[[ScoreFunction], ScoreFunction]:
-    """Register ``function(weight [R, C], statistics) -> Importance`` under a name."""
+    """Register ``function(request) -> Importance`` under a name.
+
+    It leaves the weight as it is; ``trim_kernels.testing.check_score`` says what else it owes.
+    """
 
     def add(function: ScoreFunction) -> ScoreFunction:
         SCORES.register(name, Score(function, frozenset(needs)))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from ..calibration.statistics import LinearStatistics
-from .base import Importance, register_score
+from .base import Importance, ScoreRequest, register_score
 
 
 @register_score("magnitude")
-def magnitude(weight: Tensor, statistics: LinearStatistics) -> Importance:
+def magnitude(request: ScoreRequest) -> Importance:
     """score_ij = abs(w_ij)."""
     return Importance()

@@ -1,6 +1,15 @@
 """Row budgets: how many weights of each row of a linear go. One file each."""
 
-from . import trim, uniform
+from . import trim, uniform, whole
 from .base import ROW_BUDGETS, RowBudget, RowDecision, RowRequest, register_row_budget
 
-__all__ = ["ROW_BUDGETS", "RowBudget", "RowDecision", "RowRequest", "register_row_budget", "trim", "uniform"]
+__all__ = [
+    "ROW_BUDGETS",
+    "RowBudget",
+    "RowDecision",
+    "RowRequest",
+    "register_row_budget",
+    "trim",
+    "uniform",
+    "whole",
+]
