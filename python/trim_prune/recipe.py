@@ -12,9 +12,16 @@ from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
-from .options import Real, Strict, TrimOptions, Whole
+from .options import AlpsOptions, Real, Strict, SwapsOptions, TrimOptions, Whole
 from .scores import SCORES
 from .solvers import SOLVERS
+
+GROUPS = {
+    "trim": "rows",
+    "swaps": "solver",
+    "alps": "solver",
+}
+"""The options of single methods: each group has its method's name; here is the field that chooses the method."""
 
 
 class Recipe(Strict):
@@ -35,6 +42,8 @@ class Recipe(Strict):
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     trim: TrimOptions = TrimOptions()
+    swaps: SwapsOptions = SwapsOptions()
+    alps: AlpsOptions = AlpsOptions()
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -43,15 +52,16 @@ class Recipe(Strict):
         registries[info.field_name].get(value)  # type: ignore[attr-defined]
         return value
 
-    @field_validator("trim")
+    @field_validator(*GROUPS)
     @classmethod
-    def _is_used(cls, value: TrimOptions, info: Any) -> TrimOptions:
-        rows = info.data.get("rows", "trim")
-        if rows != "trim" and value != TrimOptions():
+    def _is_used(cls, value: Any, info: Any) -> Any:
+        method, field = info.field_name, GROUPS[info.field_name]
+        chosen = info.data.get(field, method)
+        if chosen != method and value != cls.model_fields[method].default:
             raise TrimPruneError(
-                "the options of trim are given, but the rows are not those of TRIM",
-                got=f"rows: {rows}",
-                fix="remove the options under trim, or choose rows: trim",
+                f"the options of {method} are given, and nothing reads them",
+                got=f"{field}: {chosen}",
+                fix=f"remove the options under {method}, or choose {field}: {method}",
             )
         return value
 
