@@ -80,3 +80,45 @@ class TableRule(Strict):
 
     match: str = Field(min_length=1)
     sparsity: Real = Field(ge=0, le=1)
+
+
+class SwapsOptions(Strict):
+    """Options of the solver swaps.
+
+    ``damping``: added to the diagonal of the Gram matrix, as a share of each entry; None: 2 * columns / tokens.
+    ``rounds``: at most so many shortlists of a row. ``shortlist``: kept, and pruned, weights in each.
+    """
+
+    damping: Annotated[Real, Field(ge=0)] | None = None
+    rounds: Whole = Field(default=100, ge=1)
+    shortlist: Whole = Field(default=8, ge=1)
+
+
+class AlpsOptions(Strict):
+    """Options of the solver alps.
+
+    ``support``: the mask of the scores (``score``), or found by ADMM with the counts of the row budget (``rows``).
+    ``damping``: added to the diagonal of the Gram matrix, as a share of each entry; None: 2 * columns / tokens.
+    ``iterations``: at most so many steps of ADMM. ``rho``: its first penalty. ``cg_steps``: conjugate gradients.
+    """
+
+    support: Literal["score", "rows"] = "rows"
+    damping: Annotated[Real, Field(ge=0)] | None = None
+    iterations: Whole = Field(default=300, ge=1)
+    rho: Real = Field(default=0.3, gt=0)
+    cg_steps: Whole = Field(default=10, ge=0)
+
+
+class OptimalOptions(Strict):
+    """Options of optimal rows.
+
+    ``spread``: how far the sparsity of a row may be from that of its linear.
+    """
+
+    spread: Real = Field(default=0.12, gt=0, le=1)
+
+
+class SparseGPTOptions(Strict):
+    """Options of the solver sparsegpt. ``mask``: when the weights that go are chosen; see the solver."""
+
+    mask: Literal["fixed", "inside", "blocks"] = "fixed"

@@ -15,11 +15,15 @@ from .calibration.statistics import Need
 from .errors import TrimPruneError, nearest
 from .options import (
     AlphaPruningOptions,
+    AlpsOptions,
     DlpOptions,
+    OptimalOptions,
     OwlOptions,
     Real,
     RiaOptions,
+    SparseGPTOptions,
     Strict,
+    SwapsOptions,
     TableRule,
     TrimOptions,
     Whole,
@@ -34,6 +38,10 @@ GROUPS = {
     "dlp": "layers",
     "table": "layers",
     "ria": "score",
+    "optimal": "rows",
+    "sparsegpt": "solver",
+    "swaps": "solver",
+    "alps": "solver",
 }
 """The options of single methods: each group has its method's name; here is the field that chooses the method."""
 
@@ -68,6 +76,10 @@ class Recipe(Strict):
     dlp: DlpOptions = DlpOptions()
     table: tuple[TableRule, ...] = ()
     ria: RiaOptions = RiaOptions()
+    optimal: OptimalOptions = OptimalOptions()
+    sparsegpt: SparseGPTOptions = SparseGPTOptions()
+    swaps: SwapsOptions = SwapsOptions()
+    alps: AlpsOptions = AlpsOptions()
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod

@@ -149,9 +149,7 @@ def test_options_complete_the_file(yaml_file):
 
 
 def test_an_option_that_contradicts_the_file_is_an_error(yaml_file):
-    with pytest.raises(
-        TrimPruneError, match=r"sparsity is given twice(.|\n)*0\.5, and 0\.7 in .*recipe\.yaml"
-    ):
+    with pytest.raises(TrimPruneError, match=r"sparsity is given twice(.|\n)*0\.5, and 0\.7 in .*recipe\.yaml"):
         Recipe.load(yaml_file("sparsity: 0.7\n"), {"sparsity": 0.5})
 
 

@@ -37,9 +37,7 @@ def prune(
     sparsity: Annotated[
         float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help=f"A recipe with a name: {PRESETS}.", rich_help_panel=WHAT)
-    ] = None,
+    preset: Annotated[str | None, typer.Option(help=f"A recipe with a name: {PRESETS}.", rich_help_panel=WHAT)] = None,
     score: Annotated[
         str | None, typer.Option(help=f"Importance of a weight: {SCORE_NAMES} (default: wanda).", rich_help_panel=WHAT)
     ] = None,

@@ -1,0 +1,97 @@
+"""Swaps (SparseSwaps 2025, arXiv 2512.10922): exchange kept against pruned weights while the output error falls."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+import trim_kernels
+
+from ..options import SwapsOptions
+from .base import SolveRequest, register_solver
+from .gram import damped_correlation
+
+TILE = 1 << 20
+"""Weights that are looked at together."""
+EXCHANGES = 8
+"""Exchanges of a row within one shortlist."""
+TOLERANCE = 1e-6
+"""The least gain of an exchange, as a share of the error that the pruned weights would make without correlations:
+less is rounding, and could go in circles."""
+
+
+@register_solver("swaps", needs=["gram"])
+def swaps(request: SolveRequest) -> Tensor:
+    """Improve the mask of the scores row by row; counts and survivors stay as they are.
+
+    With d the pruned weights of a row in their columns, H the damped Gram matrix and c = H d, the row's error is
+    d^T H d. To prune p and keep q instead changes it by
+    2 w_p c_p + w_p^2 H_pp - 2 w_q c_q + w_q^2 H_qq - 2 w_p w_q H_pq.
+    """
+    weight, importance, options = request.weight, request.importance, request.recipe.swaps
+    kept = trim_kernels.row_mask(
+        weight, request.prune_count, column_scale=importance.column_scale, score=importance.score
+    )
+    correlation, norm = damped_correlation(request.statistics, options.damping)
+    rows = max(1, TILE // weight.shape[1])
+    for start in range(0, weight.shape[0], rows):
+        value = weight[start : start + rows].to(torch.float32)
+        value = value / value.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        _improve(value * norm, kept[start : start + rows], correlation, options)
+    weight.masked_fill_(~kept, 0)
+    return trim_kernels.pack_bits(kept)
+
+
+def _improve(value: Tensor, kept: Tensor, correlation: Tensor, options: SwapsOptions) -> None:
+    """Exchange in ``kept`` [T, C], in place; ``value`` [T, C]: weights times norms of their columns."""
+    dropped = value.masked_fill(kept, 0)
+    pull = dropped @ correlation
+    tolerance = TOLERANCE * dropped.square().sum(dim=1)
+    rows = torch.arange(value.shape[0], device=value.device)
+    for _ in range(options.rounds):
+        columns, before, after = _exchange(
+            value[rows], kept[rows], pull[rows], correlation, tolerance[rows], options.shortlist
+        )
+        change = value[rows].gather(1, columns) * (before.to(torch.float32) - after.to(torch.float32))
+        pull[rows] += embedding_bag(columns, correlation, per_sample_weights=change, mode="sum")
+        moved = before != after
+        # A column may stand twice in a shortlist, but moves only once.
+        flips = torch.zeros_like(kept[rows], dtype=torch.uint8).scatter_add_(1, columns, moved.to(torch.uint8))
+        kept[rows] ^= flips.to(torch.bool)
+        rows = rows[moved.any(dim=1)]
+        if not len(rows):
+            break
+
+
+def _exchange(
+    value: Tensor, kept: Tensor, pull: Tensor, correlation: Tensor, tolerance: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best exchanges among the ``size`` kept and ``size`` pruned weights of a row that are the cheapest to flip.
+
+    Returns:
+        columns int64 [T, S], and whether each was and is kept, bool [T, S].
+    """
+    size = min(size, value.shape[1])
+    flip = value * (value + 2 * torch.where(kept, pull, -pull))
+    leave, enter = (
+        flip.masked_fill(mask, torch.inf).topk(size, dim=1, largest=False).indices for mask in (~kept, kept)
+    )
+    columns = torch.cat([leave, enter], dim=1)
+    before = kept.gather(1, columns)
+    # Where fewer than `size` are kept, or pruned, the list holds others too; they must not be taken.
+    usable = torch.cat([before[:, :size], ~before[:, size:]], dim=1)
+    chosen = value.gather(1, columns)
+    square, product = chosen.square(), chosen * pull.gather(1, columns)
+    pair = correlation[columns[:, :, None], columns[:, None, :]] * chosen[:, :, None] * chosen[:, None, :]
+    after, row = before.clone(), torch.arange(value.shape[0], device=value.device)
+    for _ in range(EXCHANGES):
+        flip = square + 2 * torch.where(after, product, -product)
+        leaving, entering = (flip.masked_fill(~(usable & mask), torch.inf) for mask in (after, ~after))
+        change, place = (leaving[:, :, None] + entering[:, None, :] - 2 * pair).flatten(1).min(dim=1)
+        better = change < -tolerance
+        out, into = place // columns.shape[1], place % columns.shape[1]
+        product += (pair[row, out] - pair[row, into]) * better[:, None]
+        after[row, out] ^= better
+        after[row, into] ^= better
+    return columns, before, after
