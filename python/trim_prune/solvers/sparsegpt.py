@@ -8,6 +8,7 @@ from torch import Tensor
 import trim_kernels
 
 from ..budgets.rows.whole import whole_counts
+from ..scores.base import Importance
 from .base import SolveRequest, register_solver
 from .mask import mask
 
@@ -30,8 +31,8 @@ def sparsegpt(request: SolveRequest) -> Tensor:
         return mask(request)
     weight = request.weight.to(torch.float32, copy=True)
     if request.recipe.sparsegpt.mask == "fixed":
-        scoring = {"column_scale": request.importance.column_scale, "score": request.importance.score}
-        kept = trim_kernels.row_mask(request.weight, request.prune_count, **scoring)
+        column_scale, score = request.importance.column_scale, request.importance.score
+        kept = trim_kernels.row_mask(request.weight, request.prune_count, column_scale=column_scale, score=score)
         trim_kernels.obs_update_(weight, kept, factor)
     else:
         kept = _choose_inside(weight, factor, request)
@@ -50,9 +51,9 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
         if request.recipe.sparsegpt.mask == "blocks":
             total = int(request.prune_count.sum())
             rest, share = weight[:, first:last], _share(total, last, columns) - _share(total, first, columns)
-            counts = whole_counts(rest, scale[first:last], None, share)
+            counts = whole_counts(rest, Importance(scale[first:last]), share)
         elif request.rows_compete:
-            counts = whole_counts(rest, scale[first:], None, int(left.sum()))
+            counts = whole_counts(rest, Importance(scale[first:]), int(left.sum()))
         else:
             counts = left
         chosen = trim_kernels.row_mask(rest, counts, column_scale=scale[first : first + rest.shape[1]])

@@ -1,6 +1,6 @@
 """Row budgets: how many weights of each row of a linear go. One file each."""
 
-from . import trim, uniform, whole
+from . import optimal, trim, uniform, whole
 from .base import ROW_BUDGETS, RowBudget, RowDecision, RowRequest, register_row_budget
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "RowBudget",
     "RowDecision",
     "RowRequest",
+    "optimal",
     "register_row_budget",
     "trim",
     "uniform",

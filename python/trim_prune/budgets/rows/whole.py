@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trim_kernels.scoring import require_finite, scores, surely_finite
 
+from ...scores.base import Importance
 from ...tiles import row_tiles
 from .base import RowDecision, RowRequest, register_row_budget
 
@@ -21,25 +22,28 @@ LOW_MASK = (1 << LOW_BITS) - 1
 @register_row_budget("whole", rows_compete=True)
 def whole(request: RowRequest) -> RowDecision:
     """How many of the ``request.prune_count`` lowest scores of the matrix each row has; ties go in row-major order."""
-    weight, importance = request.weight, request.importance
+    return RowDecision(whole_counts(request.weight, request.importance, request.prune_count))
+
+
+def whole_counts(weight: Tensor, importance: Importance, count: int) -> Tensor:
+    """int32 [R]: how many of the ``count`` lowest scores of the matrix each row has."""
     given = (weight, importance.column_scale, importance.score)
     # A search for what is not finite takes twice the memory of the matrix.
     if not all(surely_finite(tensor) for tensor in given if tensor is not None):
         require_finite(*given)
-    if request.prune_count == 0:
-        return RowDecision(torch.zeros(len(weight), dtype=torch.int32, device=weight.device))
-    upper, rank = _value_of_rank((keys >> LOW_BITS for keys in _tiles(request)), request.prune_count)
-    lower, rank = _value_of_rank((keys[keys >> LOW_BITS == upper] & LOW_MASK for keys in _tiles(request)), rank)
+    if count == 0:
+        return torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+    upper, rank = _value_of_rank((keys >> LOW_BITS for keys in _tiles(*given)), count)
+    lower, rank = _value_of_rank((keys[keys >> LOW_BITS == upper] & LOW_MASK for keys in _tiles(*given)), rank)
     threshold = upper << LOW_BITS | lower
-    counted = [((keys < threshold).sum(1), (keys == threshold).sum(1)) for keys in _tiles(request)]
+    counted = [((keys < threshold).sum(1), (keys == threshold).sum(1)) for keys in _tiles(*given)]
     below, tied = (torch.cat(counts) for counts in zip(*counted, strict=True))
     tied_before = tied.cumsum(0) - tied
-    return RowDecision((below + (rank - tied_before).clamp(min=0).minimum(tied)).to(torch.int32))
+    return (below + (rank - tied_before).clamp(min=0).minimum(tied)).to(torch.int32)
 
 
-def _tiles(request: RowRequest) -> Iterator[Tensor]:
+def _tiles(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Iterator[Tensor]:
     """The keys of the scores, some rows at a time: integers >= 0, ordered as the scores are."""
-    weight, column_scale, score = request.weight, request.importance.column_scale, request.importance.score
     for rows in row_tiles(weight):
         yield scores(weight[rows], column_scale, None if score is None else score[rows]).view(torch.int32)
 
