@@ -102,7 +102,7 @@ def test_the_spectrum_is_that_of_the_singular_values():
 
 def test_a_multiple_of_a_weight_has_its_exponent_unlike_in_the_published_code():
     # The peak lies at 2, a hundred times above the least value: the published bound there is 0.28, or none at all.
-    values = torch.cat([power_law(1.5, 100, 0.02), torch.linspace(2.0, 2.05, 20, dtype=torch.float64)])
+    values = torch.cat([power_law(3.0, 300, 0.02), torch.linspace(2.0, 2.05, 40, dtype=torch.float64)])
     ours = [peak_exponent(values * factor) for factor in (1.0, 1 / 64)]
     published = [direct_exponent(values * factor, lambda peak: math.log10(0.95 * peak)) for factor in (1.0, 1 / 64)]
     assert ours[0] == pytest.approx(ours[1])
