@@ -90,7 +90,7 @@ def test_recapture_changes_only_what_has_pruned_linears_before_it(tokenizer, tex
     assert [name for name, same in equal.items() if same] == by_input(plain)[0]
 
 
-@pytest.mark.parametrize("rows", ["uniform", "trim"])
+@pytest.mark.parametrize("rows", ["uniform", "trim", "whole"])
 def test_the_batch_size_does_not_change_the_masks(rows, tokenizer, text):
     results = [
         prune(
@@ -105,7 +105,7 @@ def test_the_batch_size_does_not_change_the_masks(rows, tokenizer, text):
         assert all(torch.equal(mask, results[0].masks[name]) for name, mask in result.masks.items())
 
 
-@pytest.mark.parametrize("rows", ["uniform", "trim"])
+@pytest.mark.parametrize("rows", ["uniform", "trim", "whole"])
 def test_the_same_recipe_twice_gives_the_same_weights(rows, tokenizer, text):
     models = [make_model("qwen2"), make_model("qwen2")]
     for model in models:

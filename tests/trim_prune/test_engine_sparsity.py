@@ -5,9 +5,12 @@ import torch
 from tiny_models import LAYERS, linears_of, make_model, zeros
 
 from trim_prune import TrimPruneError, prune
+from trim_prune.budgets.rows import ROW_BUDGETS
+from trim_prune.scores import SCORES
 
 CALIBRATION = {"samples": 6, "seqlen": 16, "batch_size": 4}
 METHODS = [(score, rows) for score in ("wanda", "magnitude") for rows in ("uniform", "trim")]
+METHODS += [("ria", "whole"), ("obs", "whole")]
 
 
 @pytest.mark.parametrize(("score", "rows"), METHODS, ids="-".join)
@@ -50,7 +53,17 @@ def test_qualities_are_reported_where_rows_are_searched(rows, tokenizer, text):
         )
 
 
-@pytest.mark.parametrize("rows", ["uniform", "trim"])
+@pytest.mark.parametrize("rows", ROW_BUDGETS.names())
+@pytest.mark.parametrize("score", SCORES.names())
+def test_every_score_runs_with_every_row_budget(score, rows, tokenizer, text):
+    model = make_model("llama")
+    result = prune(model, {"sparsity": 0.613, "score": score, "rows": rows, **CALIBRATION}, [text], tokenizer=tokenizer)
+    total = sum(linear.weight.numel() for linear in linears_of(model, "llama").values())
+    assert sum(zeros(linear.weight) for linear in linears_of(model, "llama").values()) == round(0.613 * total)
+    assert result.sparsity.pruned == round(0.613 * total)
+
+
+@pytest.mark.parametrize("rows", ROW_BUDGETS.names())
 def test_sparsity_zero_changes_nothing(rows, tokenizer, text):
     model = make_model("llama")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
