@@ -106,5 +106,37 @@ class Activations(Problem):
         return self.x.nbytes
 
 
+@dataclass(frozen=True)
+class Elimination(Problem):
+    """One matrix, which of its weights stay, and the factor of a Hessian's inverse; always float32."""
+
+    CHANGED: ClassVar[str] = "weight"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("weight", "kept", "factor")
+
+    weight: Tensor
+    kept: Tensor
+    factor: Tensor
+
+    @classmethod
+    def make(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """The factor is drawn, since a Hessian's would take longer than all else: the update takes any."""
+        weight, _, _ = linear_like(linear.rows, linear.columns, 1, dtype=dtype, device=device)
+        generator = torch.Generator(device).manual_seed(1)
+        kept = torch.rand(weight.shape, generator=generator, device=device) >= SPARSITY
+        factor = torch.randn(linear.columns, linear.columns, generator=generator, device=device)
+        factor.mul_(0.3 / linear.columns**0.5).triu_(1).diagonal().fill_(1)
+        return cls(weight.float(), kept, factor)
+
+    def least_bytes(self) -> float:
+        """Weight read and written, mask and half of the factor read, errors written."""
+        return 3.0 * self.weight.nbytes + self.kept.nbytes + self.factor.nbytes / 2
+
+    def least_operations(self) -> float:
+        """What goes is multiplied into each weight right of it."""
+        columns = self.weight.shape[1]
+        right = torch.arange(columns - 1, -1, -1, dtype=torch.float64, device=self.weight.device)
+        return float(2 * ((~self.kept).sum(0) * right).sum())
+
+
 def _zeros(*shape: int, device: str) -> Tensor:
     return torch.zeros(shape, dtype=torch.float32, device=device)

@@ -11,7 +11,7 @@ import torch
 @contextlib.contextmanager
 def full_float32(device: torch.device) -> Iterator[None]:
     """Neither TF32 nor bfloat16 nor autocast in here; what was set before is set again afterwards."""
-    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    settings = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
     before = [setting.fp32_precision for setting in settings]
     try:
         for setting in settings:

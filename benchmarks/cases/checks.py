@@ -61,6 +61,16 @@ def close_gram(result: object, expected: object) -> None:
     assert error <= 1e-5, f"a product is off by {error:.1e} of the norms"
 
 
+def close_updates(result: object, expected: object) -> None:
+    """Weights and errors each within 1e-5 of their norm; what is pruned is zero."""
+    assert isinstance(result, tuple)
+    assert isinstance(expected, tuple)
+    for got, wanted in zip(result, expected, strict=True):
+        error = float((got - wanted).norm() / wanted.norm())
+        assert error <= 1e-5, f"the difference is {error:.1e} of the norm"
+        assert bool((got[wanted == 0] == 0).all()), "what should be zero is not"
+
+
 def same_counts(result: object, expected: object) -> None:
     """Equal but for rows where two orders of float32 summation straddle an integer."""
     counts = result.prune_count if isinstance(result, RowBudget) else result

@@ -380,3 +380,63 @@ def test_prune_rows_leaves_the_weight_as_it_was_when_it_raises(wrong, layout, ba
 def test_uniform_counts_of_an_impossible_total(total, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         trim_kernels.uniform_counts(3, 4, total)
+
+
+def elimination(**changed):
+    weight, kept, factor = testing.elimination(3, 7)
+    return {"weight": weight, "kept": kept, "factor": factor} | changed
+
+
+WRONG_ELIMINATIONS = {
+    "weight in bfloat16": (
+        "weight",
+        torch.ones(3, 7).bfloat16(),
+        r"a float32 matrix .*\(.*half precision.*\)",
+        "bfloat16",
+    ),
+    "weight in float64": ("weight", torch.ones(3, 7).double(), "a float32 matrix", "float64"),
+    "weight without columns": ("weight", torch.ones(3, 0), "a float32 matrix", "float32 [3, 0]"),
+    "weight expanded": ("weight", torch.ones(1, 7).expand(3, 7), "a tensor .* own memory", "an expanded one"),
+    "kept of numbers": ("kept", torch.ones(3, 7), "bool [3, 7] on cpu", "float32 [3, 7]"),
+    "kept transposed": ("kept", torch.ones(7, 3).bool(), "bool [3, 7] on cpu", "bool [7, 3]"),
+    "kept elsewhere": ("kept", torch.ones(3, 7, device="meta").bool(), "bool [3, 7] on cpu", "bool [3, 7] on meta"),
+    "factor of another width": ("factor", torch.eye(6), "float32 [7, 7] on cpu", "float32 [6, 6]"),
+    "factor in float64": ("factor", torch.eye(7).double(), "float32 [7, 7] on cpu", "float64 [7, 7]"),
+    "factor a list": ("factor", [[1.0]], "float32 [7, 7] on cpu", "list [[1.0]]"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_ELIMINATIONS)
+def test_obs_update_of_a_wrong_kind(wrong):
+    name, value, expected, came = WRONG_ELIMINATIONS[wrong]
+    expected = expected if name == "weight" else re.escape(expected)
+    with pytest.raises(ValueError, match=rf"^{name}: expected {expected}.*, got {re.escape(came)}"):
+        trim_kernels.obs_update_(**elimination(**{name: value}))
+
+
+BAD_ELIMINATIONS = {
+    "NaN": ("weight", nan, (2, 6), "finite values, got nan at [2, 6] (1 of 21 values)"),
+    "infinity": ("weight", -inf, (0, 0), "finite values, got -inf at [0, 0] (1 of 21 values)"),
+    "NaN in the factor": ("factor", nan, (0, 6), "finite values, got nan at [0, 6] (1 of 49 values)"),
+    "infinity in the factor": ("factor", inf, (5, 5), "finite values, got inf at [5, 5] (1 of 49 values)"),
+    "zero on the diagonal": ("factor", 0.0, (6, 6), "a diagonal > 0, got 0.0 at [6, 6] (1 of 7 values)"),
+    "negative diagonal": ("factor", -1.0, (3, 3), "a diagonal > 0, got -1.0 at [3, 3] (1 of 7 values)"),
+}
+
+
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+@pytest.mark.parametrize("wrong", BAD_ELIMINATIONS)
+def test_obs_update_leaves_the_weight_as_it_was_when_it_raises(wrong, layout, backend):
+    name, value, position, message = BAD_ELIMINATIONS[wrong]
+    given = elimination()
+    given[name] = with_value(given[name], value, *position)
+    given["weight"] = testing.LAYOUTS[layout](given["weight"])
+    before = given["weight"].clone()
+    with pytest.raises(ValueError, match=rf"^{name}: expected {re.escape(message)}$"):
+        trim_kernels.obs_update_(**given, backend=backend)
+    assert torch.equal(given["weight"].nan_to_num(nan=-7), before.nan_to_num(nan=-7))
+
+
+def test_obs_update_with_an_unknown_backend():
+    with pytest.raises(ValueError, match=r"^backend: expected auto, cuda.* or reference, got 'gpu'$"):
+        trim_kernels.obs_update_(**elimination(), backend="gpu")

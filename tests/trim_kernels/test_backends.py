@@ -19,6 +19,7 @@ OPS = [
     "prune_nm_",
     "column_sqnorm_",
     "gram_",
+    "obs_update_",
 ]
 WEIGHT = torch.ones(2, 9)
 
@@ -26,7 +27,8 @@ WEIGHT = torch.ones(2, 9)
 def not_on_a_gpu(op, device="cpu"):
     """Why the backends of a GPU do not run."""
     name = "x" if op in ("column_sqnorm_", "gram_") else "weight"
-    return f"  not cuda: the {name} is on {device}\n  not triton: the {name} is on {device}"
+    cuda = "obs_update_ has no CUDA kernel, Triton's serves" if op == "obs_update_" else f"the {name} is on {device}"
+    return f"  not cuda: {cuda}\n  not triton: the {name} is on {device}"
 
 
 needs_library = pytest.mark.skipif(native.instruction_set() is None, reason="the native library is not built")

@@ -23,12 +23,18 @@ def budget():
     return torch.tensor([*found.prune_count.tolist(), *(q for trial in found.trace for q in trial.quality)]).double()
 
 
+def obs_update():
+    weight, kept, factor = testing.elimination(*WEIGHT.shape)
+    return torch.stack([trim_kernels.obs_update_(weight, kept, factor, backend="cpu"), weight])
+
+
 CALLS = {
     "row_threshold": lambda: torch.stack(trim_kernels.row_threshold(WEIGHT, COUNTS, **OPTIONS)),
     "row_mask": lambda: trim_kernels.row_mask(WEIGHT, COUNTS, **OPTIONS),
     "packed row_mask": lambda: trim_kernels.row_mask(WEIGHT, COUNTS, packed=True, **OPTIONS),
     "prune_rows_": lambda: trim_kernels.prune_rows_(WEIGHT.clone(), COUNTS, **OPTIONS),
     "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
+    "obs_update_": obs_update,
     "row_quality": quality,
     "allocate_rows": budget,
 }

@@ -9,6 +9,7 @@ from trim_kernels import testing
 from trim_kernels.ops.column_sqnorm import reference as column_sqnorm
 from trim_kernels.ops.gram import reference as gram
 from trim_kernels.ops.nm_mask import reference as nm_mask
+from trim_kernels.ops.obs_update import reference as obs_update
 from trim_kernels.ops.prune_nm import reference as prune_nm
 from trim_kernels.ops.prune_rows import reference as prune_rows
 from trim_kernels.ops.row_mask import reference as row_mask
@@ -84,6 +85,33 @@ def test_an_error_of_a_hundredth_of_a_percent_is_noticed(statistic, sabotage):
     weight, inputs, _ = testing.heavy_tailed(8, 64, 16)
     with pytest.raises(AssertionError, match=r"^row_quality \w+: rows \[3\]: error of .* units, allowed"):
         testing.check_row_quality("cpu", weight, 32, inputs)
+
+
+def one_weight_more(errors, call):
+    call["weight"][1, int(call["kept"][1].nonzero()[-1])] += 1e-4
+    return errors
+
+
+def one_error_less(errors, call):
+    errors[2, int((~call["kept"][2]).nonzero()[-1])] *= 1 - 1e-4
+    return errors
+
+
+@pytest.mark.parametrize("spoil", [one_weight_more, one_error_less])
+def test_a_wrong_elimination_is_noticed(spoil, sabotage):
+    sabotage("obs_update_", obs_update, spoil)
+    with pytest.raises(AssertionError, match=r"^obs_update_ (weights|errors): 1 of 102 values are wrong, first at "):
+        testing.check_obs_update("cpu", *testing.elimination(3, 34))
+
+
+def test_a_pruned_weight_that_is_not_zero_is_noticed(sabotage):
+    def spoil(errors, call):
+        call["weight"][~call["kept"]] = 1e-30
+        return errors
+
+    sabotage("obs_update_", obs_update, spoil)
+    with pytest.raises(AssertionError, match=r"^obs_update_ pruned weights: "):
+        testing.check_obs_update("cpu", *testing.elimination(3, 34))
 
 
 SUMS = {"column_sqnorm_": (column_sqnorm, torch.ones(9)), "gram_": (gram, torch.ones(9, 9))}

@@ -11,6 +11,7 @@ import trim_kernels
 from trim_kernels import testing
 
 WEIGHT, INPUTS, COLUMN_SCALE = testing.heavy_tailed(6, 21, 5)
+ELIMINATION = testing.elimination(6, 21)
 COUNTS = testing.mixed_counts(WEIGHT)
 SCORE = WEIGHT.abs()
 TOKENS = torch.tensor([True, False, True, True, False])
@@ -35,6 +36,8 @@ CALLS = {
     "column_sqnorm_": (torch.zeros(21), INPUTS.t(), None),
     "column_sqnorm_ with mask": (torch.zeros(42).double()[::2], INPUTS.t().half(), TOKENS),
     "gram_": (torch.zeros(21, 21), INPUTS.t().bfloat16(), None),
+    "obs_update_": ELIMINATION,
+    "obs_update_ transposed": (ELIMINATION[0].t().contiguous().t(), *ELIMINATION[1:]),
     "gram_ with mask": (torch.zeros(21, 21).t(), INPUTS.t(), TOKENS),
 }
 

@@ -18,6 +18,8 @@ from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
 from trim_kernels.ops.column_sqnorm import column_sqnorm_
 from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.obs_update import obs_update_
+from trim_kernels.ops.obs_update import reference as obs_update
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_mask import row_mask
@@ -156,6 +158,36 @@ def check_allocate_rows(
         quality = row_quality(weight, got.prune_count, inputs, **scoring, backend="reference")
         _require_close("quality at the returned counts", got.quality, STATISTIC_METRICS[layer_metric](quality))
     return got
+
+
+def check_obs_update(backend: str, weight: Tensor, kept: Tensor, factor: Tensor) -> None:
+    """Weights and errors are as near the truth as plain torch in float32 brings them, within a factor of two.
+
+    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors in all that is added up in a weight. What is
+    pruned, and the error of what is kept, is exactly zero; the memory around the weight keeps its bits, and ``weight``
+    itself stays as it is.
+    """
+    got, plain, truth = _twin(weight), weight.clone(), weight.to(torch.float64)
+    got_errors = obs_update_(got, kept, factor, backend=backend)
+    plain_errors = obs_update.obs_update_(plain, kept, factor)
+    truth_errors = obs_update.obs_update_(truth, kept, factor.to(torch.float64))
+    assert got_errors.shape == weight.shape, f"obs_update_: expected errors {weight.shape}, got {got_errors.shape}"
+    _require_equal("obs_update_ pruned weights", got[~kept], torch.zeros_like(got[~kept]))
+    _require_equal("obs_update_ errors of kept weights", got_errors[kept], torch.zeros_like(got[kept]))
+    upper = factor.to(torch.float64).triu()
+    rounding = ROUNDINGS_ALLOWED * torch.finfo(torch.float32).eps
+    # A backend may flush subnormal products to zero.
+    underflow = weight.shape[1] * torch.finfo(torch.float32).tiny
+    unit = rounding * (weight.abs() + truth_errors.abs() @ upper.abs()) + underflow
+    for name, result, of_plain, of_truth, scale in (
+        ("weights", got, plain, truth, unit),
+        ("errors", got_errors, plain_errors, truth_errors, unit / upper.diagonal()),
+    ):
+        plain_units = ((of_plain - of_truth).abs() / scale).nan_to_num(torch.inf)
+        most = float(plain_units.max()) if plain_units.numel() else 0.0
+        _require_within(f"obs_update_ {name}", result, of_truth, max(1.0, 2 * most) * scale)
+    got.copy_(weight)
+    _require_equal("obs_update_ memory around the weight", _bits(_memory(got)), _bits(_memory(weight)))
 
 
 def _require_same_path(got: RowBudget, expected: RowBudget) -> None:

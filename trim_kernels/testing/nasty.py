@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from trim_kernels.inverse_factor import inverse_factor
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Every dtype that a weight may have."""
 
@@ -143,3 +145,12 @@ def heavy_tailed(rows: int, columns: int, tokens: int, seed: int = 0) -> tuple[T
     inputs = torch.randn(columns, tokens, generator=generator) * torch.randn(columns, 1, generator=generator).exp()
     inputs += 0.3 * torch.randn(columns, 1, generator=generator)
     return weight, inputs, inputs.norm(dim=1)
+
+
+def elimination(rows: int, columns: int, sparsity: float = 0.6, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight, kept and factor of a call of obs_update_: the Hessian is that of heavy-tailed inputs, damped by 1%."""
+    weight, inputs, _ = heavy_tailed(rows, columns, max(1, columns // 2), seed)
+    hessian = (inputs @ inputs.t()).double()
+    hessian.diagonal().add_(0.01 * hessian.diagonal().mean())
+    kept = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)) >= sparsity
+    return weight, kept, inverse_factor(hessian).float()

@@ -31,6 +31,9 @@ from trim_kernels.ops.gram import triton as gram
 from trim_kernels.ops.gram.triton_kernels import add_gram_tile
 from trim_kernels.ops.nm_mask import triton as nm_mask
 from trim_kernels.ops.nm_mask import triton_kernels as groups
+from trim_kernels.ops.obs_update import blocks
+from trim_kernels.ops.obs_update import triton as obs_update
+from trim_kernels.ops.obs_update.triton_kernels import eliminate_block
 from trim_kernels.ops.row_order import triton as row_order
 from trim_kernels.ops.row_order.triton_kernels import order_row
 from trim_kernels.ops.row_quality import triton as row_quality
@@ -187,6 +190,27 @@ def gram_job(name: str, tile: gram.Tile, dtype: str, masked: bool) -> Job:
     )
 
 
+def elimination_job() -> Job:
+    places = [f"{name}_{axis}" for name in ("weight", "kept", "factor", "errors") for axis in ("row", "column")]
+    return Job(
+        "eliminate_block",
+        eliminate_block,
+        {
+            "weight": "*fp32",
+            "kept": "*u8",
+            "factor": "*fp32",
+            "errors": "*fp32",
+            "rows": "i32",
+            "width": "i32",
+            **{place: 1 if place.endswith("column") else "i64" for place in places},
+            "ROWS": obs_update.ROWS,
+            "BLOCK": blocks.BLOCK,
+        },
+        obs_update.WARPS,
+        unaligned=frozenset({"rows"}),
+    )
+
+
 def jobs(architecture: int) -> Iterator[Job]:
     """Every kernel as it runs on an architecture."""
     capability = divmod(architecture, 10)
@@ -303,6 +327,7 @@ def jobs(architecture: int) -> Iterator[Job]:
     )
     yield gram_job("add_gram_tile bfloat16", gram.native_tile(capability), "*i16", masked=False)
     yield gram_job("add_gram_tile float32, masked", gram.FLOAT32_TILE, "*fp32", masked=True)
+    yield elimination_job()
 
 
 def resources(job: Job, architecture: int) -> dict[str, Any]:

@@ -15,11 +15,11 @@ def obs_update_(weight: Tensor, kept: Tensor, factor: Tensor, *, backend: str = 
 
         e_j = w_j / U_jj;    w_k -= e_j * U_jk for k > j;    w_j = 0, exactly
 
-    and ``e_j = 0`` where it is kept. This is the optimal-brain-surgeon update of the columns right of j, which minimises
-    the error of the row's output while all columns left of j stay as they are: with F the inverse of H restricted to
-    columns j and on, F_jj = U_jj^2 and F_jk = U_jj U_jk, and the update is ``w_k -= w_j F_jk / F_jj``. The output error
-    that column j adds is e_j^2. Products are float32 in full accuracy, whatever torch is set to.
-    Source: SparseGPT, arXiv 2301.00774, with its diagonal not squared. Not differentiable.
+    and ``e_j = 0`` where it is kept. That is the optimal-brain-surgeon update ``w_k -= w_j F_jk / F_jj``, F being the
+    inverse of ``H[j:, j:]``: the columns left of j stay as they are, and those right of it keep the row's output as
+    near to what it was as they can. No inverse but H's is needed, as ``F_jk = U_jj * U_jk``; so F_jj is U_jj squared,
+    and column j adds ``e_j^2 = w_j^2 / F_jj`` to the row's error ``d^T H d``. Products are float32 in full accuracy,
+    whatever torch is set to. Source: SparseGPT, arXiv 2301.00774. Not differentiable.
 
     Args:
         weight: float32 [R, C], changed in place; any strides, such as those of some columns of a larger matrix.

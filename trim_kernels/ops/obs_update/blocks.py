@@ -14,7 +14,7 @@ from trim_kernels.scoring import apart, require_finite_tensor, surely_finite
 BLOCK = 128
 """Columns that a kernel eliminates at once."""
 PANEL = 1024
-"""Columns that hear of a block at once; those right of the panel hear of all of it together, and are read less often."""
+"""Columns that are updated after each block; those right of the panel are updated, and read, once for all of it."""
 
 EliminateBlock = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """Called with weight, kept, factor and errors of a block of columns; changes the weight, and writes all errors."""

@@ -6,4 +6,4 @@ from collections.abc import Mapping
 
 
 def refusal(call: Mapping[str, object]) -> str:
-    return "obs_update_ has no CUDA kernel; the Triton one serves"
+    return "obs_update_ has no CUDA kernel, Triton's serves"
