@@ -31,7 +31,16 @@ INCLUDES = [f"-I{CSRC / folder}" for folder in ("include", "common", "cpu")]
 EXPORTS_MAP = CSRC / "common" / "exports.map"
 EXPORTS = [] if sys.platform == "darwin" else [f"-Wl,--version-script={EXPORTS_MAP}"]
 ONCE = ["dispatch", "parallel", "row_metrics", "row_rounding", "row_search"]
-PER_INSTRUCTION_SET = ["row_select", "row_order", "row_quality", "row_outputs", "nm_select", "column_sqnorm", "gram"]
+PER_INSTRUCTION_SET = [
+    "row_select",
+    "row_order",
+    "row_quality",
+    "row_outputs",
+    "row_error_curve",
+    "nm_select",
+    "column_sqnorm",
+    "gram",
+]
 X86_INSTRUCTION_SETS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma", "-mf16c"],

@@ -15,6 +15,8 @@ from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
+from trim_kernels.ops.row_error_curve import row_error_curve
+from trim_kernels.ops.row_error_curve.optimal_counts import optimal_counts
 from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
 from trim_kernels.ops.row_quality import RowQuality, row_quality
@@ -31,9 +33,11 @@ __all__ = [
     "explain",
     "gram_",
     "nm_mask",
+    "optimal_counts",
     "pack_bits",
     "prune_nm_",
     "prune_rows_",
+    "row_error_curve",
     "row_mask",
     "row_order",
     "row_quality",

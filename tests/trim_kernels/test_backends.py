@@ -14,19 +14,22 @@ OPS = [
     "prune_rows_",
     "row_order",
     "row_quality",
+    "row_error_curve",
     "allocate_rows",
     "nm_mask",
     "prune_nm_",
     "column_sqnorm_",
     "gram_",
 ]
+NOT_IN_CUDA = ("row_error_curve",)
 WEIGHT = torch.ones(2, 9)
 
 
 def not_on_a_gpu(op, device="cpu"):
     """Why the backends of a GPU do not run."""
     name = "x" if op in ("column_sqnorm_", "gram_") else "weight"
-    return f"  not cuda: the {name} is on {device}\n  not triton: the {name} is on {device}"
+    cuda = f"there is no CUDA kernel of {op}; Triton serves GPUs" if op in NOT_IN_CUDA else f"the {name} is on {device}"
+    return f"  not cuda: {cuda}\n  not triton: the {name} is on {device}"
 
 
 needs_library = pytest.mark.skipif(native.instruction_set() is None, reason="the native library is not built")

@@ -29,6 +29,7 @@ CALLS = {
     "packed row_mask": lambda: trim_kernels.row_mask(WEIGHT, COUNTS, packed=True, **OPTIONS),
     "prune_rows_": lambda: trim_kernels.prune_rows_(WEIGHT.clone(), COUNTS, **OPTIONS),
     "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
+    "row_error_curve": lambda: trim_kernels.row_error_curve(WEIGHT, INPUTS @ INPUTS.t(), 100, 200, **OPTIONS),
     "row_quality": quality,
     "allocate_rows": budget,
 }
