@@ -40,6 +40,7 @@ PER_INSTRUCTION_SET = [
     "column_sqnorm",
     "gram",
     "obs_update",
+    "row_error_curve",
 ]
 X86_INSTRUCTION_SETS = {
     "baseline": [],

@@ -17,6 +17,8 @@ from trim_kernels.ops.nm_mask import nm_mask
 from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
+from trim_kernels.ops.row_error_curve import row_error_curve
+from trim_kernels.ops.row_error_curve.optimal_counts import optimal_counts
 from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
 from trim_kernels.ops.row_quality import RowQuality, row_quality
@@ -35,9 +37,11 @@ __all__ = [
     "inverse_factor",
     "nm_mask",
     "obs_update_",
+    "optimal_counts",
     "pack_bits",
     "prune_nm_",
     "prune_rows_",
+    "row_error_curve",
     "row_mask",
     "row_order",
     "row_quality",

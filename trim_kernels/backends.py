@@ -20,6 +20,7 @@ MODULES = {"cuda": "cuda", "triton": "triton", "cpu": "native", "reference": "re
 """Backends, fastest first, and the module in each op's folder that implements it."""
 
 ON_GPU = ("cuda", "triton")
+NOT_IN_CUDA = ("obs_update_", "row_error_curve")
 SMALL = 4096
 """Values below which ``auto`` leaves a tensor on a GPU to plain torch: our kernels would not pay for their launch."""
 
@@ -47,7 +48,7 @@ def decide(op: str, requested: str, call: Mapping[str, Any]) -> Decision:
         raise ValueError(f"backend: expected auto, {', '.join(names)} or {last}, got {requested!r}")
     refusals: dict[str, str] = {}
     for name in MODULES if requested == "auto" else (requested,):
-        reason = _module(op, name).refusal(call)
+        reason = _refusal(op, name, call)
         if reason is None and requested == "auto" and name in ON_GPU:
             reason = _too_small(op, call)
         if reason is None:
@@ -70,6 +71,13 @@ def explain(op: str, tensor: Tensor, *, backend: str = "auto", **options: object
         print(trim_kernels.explain("row_mask", weight))
     """
     return str(decide(op, backend, {"x" if op in ("column_sqnorm_", "gram_") else "weight": tensor, **options}))
+
+
+def _refusal(op: str, backend: str, call: Mapping[str, Any]) -> str | None:
+    if backend == "cuda" and op in NOT_IN_CUDA:
+        return f"there is no CUDA kernel of {op}; Triton serves GPUs"
+    reason: str | None = _module(op, backend).refusal(call)
+    return reason
 
 
 def _too_small(op: str, call: Mapping[str, Any]) -> str | None:

@@ -62,6 +62,17 @@ def check_inputs(weight: Tensor, inputs: Tensor) -> None:
         )
 
 
+def check_gram_of(weight: Tensor, gram: Tensor) -> None:
+    columns = weight.shape[1]
+    check_tensor("gram", gram, (columns, columns), torch.float32, weight.device)
+
+
+def check_band(first_count: int, last_count: int, columns: int) -> None:
+    for name, value, high in (("last_count", last_count, columns), ("first_count", first_count, last_count)):
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
+            raise ValueError(f"{name}: expected an int from 0 to {high}, got {describe(value)}")
+
+
 def check_call(op: str, call: Mapping[str, Any]) -> None:
     """Check the arguments of an operator, by name: what the kernels read must be as large as they think it is."""
     if "acc" in call:
@@ -79,6 +90,9 @@ def check_call(op: str, call: Mapping[str, Any]) -> None:
         as_prune_count(call["weight"], call["prune_count"])
     if "inputs" in call:
         check_inputs(call["weight"], call["inputs"])
+    if "gram" in call:
+        check_gram_of(call["weight"], call["gram"])
+        check_band(call["first_count"], call["last_count"], call["weight"].shape[1])
 
 
 def as_prune_count(weight: Tensor, prune_count: int | Tensor) -> Tensor:

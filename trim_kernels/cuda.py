@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trim_kernels.c_types import as_pointer, open_library
 from trim_kernels.checks import require_counts_in_range
-from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor, require_importance
+from trim_kernels.scoring import overflow, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 DEVICE = "cuda"
@@ -193,4 +193,4 @@ def require_good(
             require_finite_tensor("inputs", inputs)
         raise RuntimeError("a CUDA kernel met a bad value that is gone; was a tensor changed meanwhile?")
     if found & _OVERFLOW:
-        raise ValueError(OVERFLOW)
+        raise ValueError(overflow())

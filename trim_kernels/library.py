@@ -27,6 +27,10 @@ _SCHEMAS = {
         f"(Tensor weight, Tensor prune_count, Tensor inputs, Tensor? column_scale, Tensor? score, {_CHECKED})"
         " -> (Tensor dense_sq, Tensor dropped_sq, Tensor cross, Tensor peak)"
     ),
+    "row_error_curve": (
+        "(Tensor weight, Tensor gram, int first_count, int last_count, Tensor? column_scale, Tensor? score,"
+        f" {_CHECKED}) -> Tensor"
+    ),
     "allocate_rows": (
         "(Tensor weight, Tensor inputs, float sparsity, Tensor? column_scale, Tensor? score,"
         " float[] learning_rates, float[] negative_learning_rates, int iterations, float max_sparsity,"
@@ -69,6 +73,10 @@ def _fake_row_quality(weight: Tensor, *_: object) -> tuple[Tensor, ...]:
     return tuple(weight.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(4))
 
 
+def _fake_row_error_curve(weight: Tensor, gram: Tensor, first_count: int, last_count: int, *_: object) -> Tensor:
+    return weight.new_empty((weight.shape[0], last_count - first_count + 1), dtype=torch.float32)
+
+
 def _fake_allocate_rows(
     weight: Tensor,
     inputs: Tensor,
@@ -95,6 +103,7 @@ _FAKES: dict[str, Callable[..., object]] = {
     "prune_rows_": _fake_in_place,
     "row_order": _fake_row_order,
     "row_quality": _fake_row_quality,
+    "row_error_curve": _fake_row_error_curve,
     "allocate_rows": _fake_allocate_rows,
     "nm_mask": _fake_nm_mask,
     "prune_nm_": _fake_in_place,

@@ -21,7 +21,7 @@ from trim_kernels.c_types import (
     open_library,
     scored,
 )
-from trim_kernels.scoring import OVERFLOW, apart, require_finite, require_finite_tensor, require_importance
+from trim_kernels.scoring import apart, overflow, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
@@ -37,6 +37,7 @@ _SIGNATURES = {
     "prune_rows": (_POINTER, _POINTER),
     "row_order": (_POINTER,),
     "row_quality": (_POINTER, _POINTER, _SIZE, _POINTER),
+    "row_error_curve": (_POINTER, _SIZE, _SIZE, _SIZE, _POINTER),
     "allocate_rows": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER),
     "nm_mask": (_INT, _INT, _INT, _POINTER),
     "prune_nm": (_INT, _INT),
@@ -96,8 +97,17 @@ def use_instruction_set(name: str) -> None:
         raise ValueError(f"name: expected an instruction set of this processor, got {name!r}")
 
 
-def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tensor | None, *arguments: object) -> None:
+def call(
+    function: str,
+    weight: Tensor,
+    column_scale: Tensor | None,
+    score: Tensor | None,
+    *arguments: object,
+    read: str = "inputs",
+) -> None:
     """Call ``tk_<function>`` on a scored weight whose columns are contiguous; tensors are passed as pointers.
+
+    ``read`` names the tensor of numbers among ``arguments`` that is multiplied with the weight.
 
     Raises:
         ValueError: a NaN or infinity was met.
@@ -111,9 +121,9 @@ def call(function: str, weight: Tensor, column_scale: Tensor | None, score: Tens
         require_finite(weight, column_scale, score)
         for argument in arguments:
             if isinstance(argument, Tensor) and argument.is_floating_point():
-                require_finite_tensor("inputs", argument)
+                require_finite_tensor(read, argument)
     if status == _OVERFLOW:
-        raise ValueError(OVERFLOW)
+        raise ValueError(overflow(read))
     _require_success(function, status, weight.shape[1])
 
 

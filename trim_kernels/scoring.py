@@ -18,8 +18,6 @@ Read = TypeVar("Read", Tensor, Tensor | None)
 KEY_MAX = 2**31 - 1
 """Key of the threshold of a row that loses every weight; no score has it."""
 
-OVERFLOW = "weight, inputs: expected outputs within float32, got an overflow; scale one of them down"
-
 
 def scores(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Tensor:
     """Scores as float32 [R, C]. This is the definition; the kernels compute the same bits without storing them."""
@@ -49,10 +47,15 @@ def surely_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(tensor.sum()))
 
 
-def require_no_overflow(*outputs: Tensor) -> None:
+def overflow(read: str = "inputs") -> str:
+    """What to say where a product of finite weights and what they are multiplied with is beyond float32."""
+    return f"weight, {read}: expected outputs within float32, got an overflow; scale one of them down"
+
+
+def require_no_overflow(*outputs: Tensor, read: str = "inputs") -> None:
     """Raise ValueError where a product of finite weights and inputs is beyond float32."""
     if not all(bool(torch.isfinite(output).all()) for output in outputs):
-        raise ValueError(OVERFLOW)
+        raise ValueError(overflow(read))
 
 
 def require_importance(name: str, tensor: Tensor) -> None:

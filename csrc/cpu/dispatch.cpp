@@ -106,6 +106,12 @@ TRIM_EXPORT int tk_obs_update(const tk_elimination* elimination, int threads) {
   return guarded([=] { return active()->obs_update(elimination, threads); });
 }
 
+TRIM_EXPORT int tk_row_error_curve(const tk_scored* scored, const float* gram, int64_t gram_stride, int64_t first,
+                                   int64_t last, float* curve, int threads) {
+  return guarded(
+      [=] { return active()->row_error_curve(scored, gram, gram_stride, first, last, curve, threads); });
+}
+
 TRIM_EXPORT int tk_abi(void) { return TK_ABI; }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }

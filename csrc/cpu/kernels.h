@@ -24,6 +24,7 @@ struct Kernels {
   decltype(&tk_column_sqnorm) column_sqnorm;
   decltype(&tk_gram) gram;
   decltype(&tk_obs_update) obs_update;
+  decltype(&tk_row_error_curve) row_error_curve;
 };
 
 #define TRIM_DECLARE_KERNELS(isa)                                                                        \
@@ -39,9 +40,10 @@ struct Kernels {
   int column_sqnorm(const tk_activations*, void*, int, int);                                             \
   int gram(const tk_activations*, float*, int64_t, int);                                                 \
   int obs_update(const tk_elimination*, int);                                                            \
+  int row_error_curve(const tk_scored*, const float*, int64_t, int64_t, int64_t, float*, int);           \
   constexpr Kernels kernels{#isa,        row_threshold,    row_mask, prune_rows, row_order,              \
                             row_quality, with_row_outputs, nm_mask,  prune_nm,   column_sqnorm,          \
-                            gram,       obs_update};                                                     \
+                            gram,        obs_update,       row_error_curve};                             \
   }
 
 TRIM_DECLARE_KERNELS(baseline)

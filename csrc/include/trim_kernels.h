@@ -17,7 +17,7 @@ enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
 enum tk_status {
   TK_OK = 0,
-  TK_BAD_VALUE = 1,      // NaN or infinity in weight, score or inputs, or a negative score; outputs are unspecified
+  TK_BAD_VALUE = 1,      // NaN or infinity in weight, score, inputs or gram, or a negative score; outputs are unspecified
   TK_OUT_OF_MEMORY = 2,  // scratch memory or threads could not be had
   TK_UNSUPPORTED = 3,    // this processor has no such instruction set
   TK_OVERFLOW = 4,       // an output, or a part of one, is beyond float32
@@ -80,6 +80,11 @@ int tk_row_order(const tk_scored*, int32_t* order, int threads);
 // inputs: [columns, tokens], contiguous.
 int tk_row_quality(const tk_scored*, const int32_t* prune_count, const float* inputs, int64_t tokens,
                    double* statistics, int threads);
+
+// curve [rows, last - first + 1]: d^T G d, where d holds the k weights of a row that go first, for k = first ... last.
+// gram: [columns, columns], symmetric, finite; both triangles are read. 0 <= first <= last <= columns.
+int tk_row_error_curve(const tk_scored*, const float* gram, int64_t gram_stride, int64_t first, int64_t last,
+                       float* curve, int threads);
 
 // How tk_allocate_rows searches; see trim_kernels.allocate_rows. `exact` takes total and cap, otherwise the shares
 // count.

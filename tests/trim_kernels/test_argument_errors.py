@@ -22,6 +22,10 @@ def inputs():
     return torch.ones(7, 4)
 
 
+def gram(weight):
+    return torch.eye(weight.shape[-1] if isinstance(weight, torch.Tensor) else 7)
+
+
 def with_value(tensor, value, *position):
     tensor = tensor.clone()
     tensor[position] = value
@@ -34,6 +38,7 @@ CALLS = {
     "prune_rows_": lambda weight, **options: trim_kernels.prune_rows_(weight, 2, **options),
     "row_order": trim_kernels.row_order,
     "row_quality": lambda weight, **options: trim_kernels.row_quality(weight, 2, inputs(), **options),
+    "row_error_curve": lambda weight, **options: trim_kernels.row_error_curve(weight, gram(weight), 1, 3, **options),
     "allocate_rows": lambda weight, **options: trim_kernels.allocate_rows(weight, inputs(), 0.5, **options),
     "nm_mask": lambda weight, **options: trim_kernels.nm_mask(weight, 2, 4, **options),
     "prune_nm_": lambda weight, **options: trim_kernels.prune_nm_(weight, 2, 4, **options),
@@ -201,6 +206,51 @@ def test_inputs_that_are_not_finite(op, dtype, bad, backend):
 def test_inputs_that_are_not_finite_where_the_weight_is_zero(op, backend):
     with pytest.raises(ValueError, match=r"^inputs: expected finite values, got inf at \[2, 0\]"):
         FED[op](torch.zeros(3, 7), with_value(inputs(), inf, 2, 0), backend=backend)
+
+
+WRONG_GRAMS = {
+    "too narrow": (torch.eye(6), "float32 [6, 6] on cpu"),
+    "not square": (torch.ones(7, 6), "float32 [7, 6] on cpu"),
+    "float64": (torch.eye(7).double(), "float64 [7, 7] on cpu"),
+    "elsewhere": (torch.eye(7, device="meta"), "float32 [7, 7] on meta"),
+    "none": (None, "NoneType None"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_GRAMS)
+def test_gram_of_a_wrong_kind(wrong):
+    value, came = WRONG_GRAMS[wrong]
+    with pytest.raises(ValueError, match=rf"^gram: expected float32 \[7, 7\] on cpu, got {re.escape(came)}$"):
+        trim_kernels.row_error_curve(weight(), value, 1, 3)
+
+
+WRONG_BANDS = {
+    "beyond the columns": ((0, 8), "last_count: expected an int from 0 to 7, got int 8"),
+    "negative": ((-1, 3), "first_count: expected an int from 0 to 3, got int -1"),
+    "backwards": ((4, 3), "first_count: expected an int from 0 to 3, got int 4"),
+    "float": ((0, 3.0), "last_count: expected an int from 0 to 7, got float 3.0"),
+    "bool": ((True, 3), "first_count: expected an int from 0 to 3, got bool True"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_BANDS)
+def test_band_of_a_wrong_kind(wrong):
+    band, message = WRONG_BANDS[wrong]
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        trim_kernels.row_error_curve(weight(), torch.eye(7), *band)
+
+
+@pytest.mark.parametrize("bad", [nan, inf, -inf], ids=str)
+@pytest.mark.parametrize("rows", [0, 3])
+def test_gram_that_is_not_finite(rows, bad, backend):
+    message = rf"^gram: expected finite values, got {bad} at \[6, 3\] \(1 of 49 values\)$"
+    with pytest.raises(ValueError, match=message):
+        trim_kernels.row_error_curve(weight()[:rows], with_value(torch.eye(7), bad, 6, 3), 1, 1, backend=backend)
+
+
+def test_errors_beyond_float32(backend):
+    with pytest.raises(ValueError, match=r"^weight, gram: expected outputs within float32, got an overflow; scale one"):
+        trim_kernels.row_error_curve(weight() * 1e20, torch.eye(7), 0, 7, backend=backend)
 
 
 @pytest.mark.parametrize("op", CALLS)

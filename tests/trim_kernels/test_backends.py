@@ -14,6 +14,7 @@ OPS = [
     "prune_rows_",
     "row_order",
     "row_quality",
+    "row_error_curve",
     "allocate_rows",
     "nm_mask",
     "prune_nm_",
@@ -27,7 +28,9 @@ WEIGHT = torch.ones(2, 9)
 def not_on_a_gpu(op, device="cpu"):
     """Why the backends of a GPU do not run."""
     name = "x" if op in ("column_sqnorm_", "gram_") else "weight"
-    cuda = "obs_update_ has no CUDA kernel, Triton's serves" if op == "obs_update_" else f"the {name} is on {device}"
+    cuda = f"the {name} is on {device}"
+    if op in backends.NOT_IN_CUDA:
+        cuda = f"there is no CUDA kernel of {op}; Triton serves GPUs"
     return f"  not cuda: {cuda}\n  not triton: the {name} is on {device}"
 
 

@@ -35,6 +35,7 @@ CALLS = {
     "prune_rows_": lambda: trim_kernels.prune_rows_(WEIGHT.clone(), COUNTS, **OPTIONS),
     "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
     "obs_update_": obs_update,
+    "row_error_curve": lambda: trim_kernels.row_error_curve(WEIGHT, INPUTS @ INPUTS.t(), 100, 200, **OPTIONS),
     "row_quality": quality,
     "allocate_rows": budget,
 }

@@ -15,6 +15,7 @@ ELIMINATION = testing.elimination(6, 21)
 COUNTS = testing.mixed_counts(WEIGHT)
 SCORE = WEIGHT.abs()
 TOKENS = torch.tensor([True, False, True, True, False])
+GRAM = INPUTS @ INPUTS.t()
 SEARCH = ([0.01, 0.02], [-0.01], 3, 0.95, "cosine", "cosine", "exact")
 # The trace holds NaN for what was not tried, which opcheck takes for a difference: without steps there is none.
 NO_STEPS = ([0.01], [], 0, 0.95, "cosine", "cosine", "exact")
@@ -28,6 +29,8 @@ CALLS = {
     "row_order": (WEIGHT.half(), COLUMN_SCALE, None, True),
     "row_order transposed": (WEIGHT.t().contiguous().t(), None, None, True),
     "row_quality": (WEIGHT, COUNTS, INPUTS, COLUMN_SCALE, None, True),
+    "row_error_curve": (WEIGHT, GRAM, 4, 15, COLUMN_SCALE, None, True),
+    "row_error_curve transposed": (WEIGHT.half().t().contiguous().t(), GRAM.t(), 0, 21, None, SCORE, False),
     "allocate_rows": (WEIGHT, INPUTS, 0.5, COLUMN_SCALE, None, *NO_STEPS),
     "nm_mask": (WEIGHT, 2, 4, None, None, False, True),
     "nm_mask packed": (WEIGHT.bfloat16(), 3, 5, COLUMN_SCALE, None, True, False),

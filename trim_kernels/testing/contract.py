@@ -22,10 +22,12 @@ from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.obs_update import reference as obs_update
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
+from trim_kernels.ops.row_error_curve import row_error_curve
 from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
 from trim_kernels.ops.row_quality import row_quality
 from trim_kernels.ops.row_threshold import row_threshold
+from trim_kernels.scoring import scores
 
 ROUNDINGS_ALLOWED = 4
 """Rounding errors of float32 that an output may have anyway, each relative to the sum of its absolute products."""
@@ -99,6 +101,26 @@ def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, i
             f"row_quality {name}: {_rows(wrong)}: error of {float(errors[wrong][0]):.3g} units, allowed {allowed:.3g}; "
             f"got {float(getattr(got, name)[wrong][0])!r}, in float64 {float(truth[wrong][0])!r}"
         )
+
+
+def check_row_error_curve(
+    backend: str, weight: Tensor, gram: Tensor, first_count: int, last_count: int, **scoring: Any
+) -> None:
+    """The errors are those of the reference, in float64, but for float32's rounding of them and of their products.
+
+    A product may be off by ``ROUNDINGS_ALLOWED`` rounding errors, so a difference of large products by more than one of
+    small ones.
+    """
+    band = (first_count, last_count)
+    got = row_error_curve(weight, gram, *band, **scoring, backend=backend)
+    truth = row_error_curve(weight, gram, *band, **scoring, backend="reference")
+    assert (got.dtype, got.shape) == (truth.dtype, truth.shape), f"row_error_curve: got {got.dtype} {list(got.shape)}"
+    order = scores(weight, scoring.get("column_scale"), scoring.get("score"))
+    products = row_error_curve(weight.abs(), gram.abs(), *band, score=order, check_values=False, backend="reference")
+    rounding = torch.finfo(torch.float32).eps
+    # A backend may flush subnormal products to zero.
+    allowed = rounding * (truth.abs() + ROUNDINGS_ALLOWED * products) + torch.finfo(torch.float32).tiny
+    _require_within("row_error_curve", got, truth, allowed)
 
 
 def check_column_sqnorm(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:

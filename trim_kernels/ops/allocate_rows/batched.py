@@ -16,7 +16,7 @@ from torch import Tensor
 from trim_kernels.ops.allocate_rows.metrics import ROW_METRICS
 from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
 from trim_kernels.ops.row_quality import POWER_EPSILON, RowQuality, decibel
-from trim_kernels.scoring import OVERFLOW
+from trim_kernels.scoring import overflow
 
 Statistics = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Prune counts int32 [chains, R] -> (dropped_sq, cross), float64 [chains, R]; must not wait for the device."""
@@ -61,7 +61,7 @@ def replay(trace: Tensor, positive: int, negative: int) -> tuple[Tensor, int | N
 
 def _require_numbers(qualities: list[float]) -> None:
     if any(math.isnan(quality) for quality in qualities):
-        raise ValueError(OVERFLOW)
+        raise ValueError(overflow())
 
 
 class Chains:

@@ -11,7 +11,7 @@ from torch import Tensor
 from trim_kernels import triton_common as common
 from trim_kernels.checks import require_counts_in_range
 from trim_kernels.ops.row_threshold.triton import thresholds
-from trim_kernels.scoring import OVERFLOW, require_finite, require_finite_tensor
+from trim_kernels.scoring import overflow, require_finite, require_finite_tensor
 from trim_kernels.triton_common import refusal as refusal
 
 
@@ -93,7 +93,7 @@ def require_values(products: Products, *dropped_sq: Tensor) -> None:
     require_finite_tensor("inputs", products.inputs)
     require_finite(products.weight, products.column_scale, products.score)
     if products.output.numel():
-        raise ValueError(OVERFLOW)
+        raise ValueError(overflow())
 
 
 def _statistics(

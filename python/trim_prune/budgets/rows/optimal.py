@@ -13,12 +13,12 @@ from .base import RowDecision, RowRequest, register_row_budget
 def optimal(request: RowRequest) -> RowDecision:
     """Minimise the sum over rows of E_i(k_i), the squared output error when row i loses its k_i lowest scores.
 
-    E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. Each count stays within
-    ``optimal.spread`` of the linear's sparsity. Qualities are the shares of the output's energy that are left.
+    E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a row
+    stays within ``optimal.spread`` of that of its linear.
     """
     weight, gram, count = request.weight, request.statistics.gram, request.prune_count
     column_scale, score = request.importance.column_scale, request.importance.score
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     even, spread = count / weight.numel(), request.recipe.optimal.spread
     first = max(0, math.floor(columns * (even - spread)))
     last = min(columns, math.ceil(columns * (even + spread)))
