@@ -10,13 +10,14 @@ from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
-from .options import TrimOptions
+from .options import AlpsOptions, SwapsOptions, TrimOptions
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, register_score
 from .solvers import SolveRequest, register_solver
 
 __all__ = [
+    "AlpsOptions",
     "Event",
     "Importance",
     "LayerRequest",
@@ -28,6 +29,7 @@ __all__ = [
     "RowRequest",
     "SolveRequest",
     "Sparsity",
+    "SwapsOptions",
     "TrimOptions",
     "TrimPruneError",
     "__version__",

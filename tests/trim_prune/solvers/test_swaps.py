@@ -100,15 +100,10 @@ def test_half_weights_are_exchanged_as_the_same_values_in_float32(solve, linear,
     assert torch.equal(solved.kept, same.kept)
 
 
-@pytest.mark.parametrize("factor", [1e-38, 1e30])
+@pytest.mark.parametrize("factor", [2.0**-100, 2.0**100])
 def test_tiny_and_huge_weights_are_exchanged_alike(solve, linear, factor):
     weight, inputs = linear(10, 32, 100)
-    weight = weight.sign() * 2 ** weight.abs().log2().round()
-    power = 2.0 ** round(torch.tensor(factor).log2().item())
-    usual, scaled = solve("swaps", weight, inputs, 20), solve("swaps", weight * power, inputs, 20)
-    if factor > 1:
-        assert torch.equal(usual.kept, scaled.kept)
-    assert scaled.kept.sum() == usual.kept.sum()
+    assert torch.equal(solve("swaps", weight, inputs, 20).kept, solve("swaps", weight * factor, inputs, 20).kept)
 
 
 def test_columns_without_input_go_first(solve, linear):
