@@ -11,7 +11,18 @@ from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .models.load import load_model
 from .one_linear import score_linear, solve_linear
-from .options import AlphaPruningOptions, DlpOptions, OwlOptions, RiaOptions, TableRule, TrimOptions
+from .options import (
+    AlphaPruningOptions,
+    AlpsOptions,
+    DlpOptions,
+    OptimalOptions,
+    OwlOptions,
+    RiaOptions,
+    SparseGPTOptions,
+    SwapsOptions,
+    TableRule,
+    TrimOptions,
+)
 from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, ScoreRequest, register_score
@@ -19,11 +30,13 @@ from .solvers import SolveRequest, register_solver
 
 __all__ = [
     "AlphaPruningOptions",
+    "AlpsOptions",
     "DlpOptions",
     "Event",
     "Importance",
     "LayerRequest",
     "LinearResult",
+    "OptimalOptions",
     "OwlOptions",
     "Perplexity",
     "PruneResult",
@@ -33,7 +46,9 @@ __all__ = [
     "RowRequest",
     "ScoreRequest",
     "SolveRequest",
+    "SparseGPTOptions",
     "Sparsity",
+    "SwapsOptions",
     "TableRule",
     "TrimOptions",
     "TrimPruneError",

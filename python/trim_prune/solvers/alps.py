@@ -42,8 +42,9 @@ def alps(request: SolveRequest) -> Tensor:
     if options.support == "rows":
         try:
             sparse, kept = _admm(target, correlation, sparse, mask, request)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-            request.steps.append("alps: the Gram matrix is not positive definite, support of the scores")
+        # No factor, or weights that grew beyond all bounds.
+        except (torch.linalg.LinAlgError, ValueError) as error:  # type: ignore[attr-defined]
+            request.steps.append(f"alps: support of the scores, ADMM failed ({error})")
     sparse = _conjugate_gradients(target, correlation, sparse, kept, options.cg_steps)
     # A column without input gets no new weights, and a row that loses nothing keeps its own to the last bit.
     solved = torch.where(norm > 0, sparse / norm * size, dense).where(~kept.all(dim=1, keepdim=True), dense)
@@ -93,9 +94,9 @@ def _inverse(correlation: Tensor, rho: float) -> Tensor:
 def _largest(values: Tensor, request: SolveRequest) -> Tensor:
     """Bool [R, C]: all but the ``prune_count`` smallest magnitudes of each row, or of the matrix where rows compete."""
     if not request.rows_compete:
-        return trim_kernels.row_mask(values, request.prune_count, check_values=False)
+        return trim_kernels.row_mask(values, request.prune_count)
     count = int(request.prune_count.sum())
-    return trim_kernels.row_mask(values.view(1, -1), count, check_values=False).view(values.shape)
+    return trim_kernels.row_mask(values.view(1, -1), count).view(values.shape)
 
 
 def _conjugate_gradients(target: Tensor, correlation: Tensor, start: Tensor, kept: Tensor, steps: int) -> Tensor:
