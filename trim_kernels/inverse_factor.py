@@ -9,9 +9,14 @@ from trim_kernels.checks import describe
 from trim_kernels.precision import full_float32
 from trim_kernels.scoring import require_finite_tensor, surely_finite
 
+_PANEL = 256
+"""Rows that are inverted at once."""
+_PRODUCTS = 8
+"""By how many products at most: with one, half of the operations would be with zeros."""
 _LEAF = 128
-"""Columns of a triangle that LAPACK inverts; larger ones are products of two halves."""
+"""Columns of a triangle that torch inverts."""
 _STRIP = 1024
+"""Rows that are reflected at once."""
 
 
 def inverse_factor(hessian: Tensor) -> Tensor:
@@ -19,7 +24,7 @@ def inverse_factor(hessian: Tensor) -> Tensor:
 
     The reversed matrix is factored: ``J H J = L L^T``, where J reverses the order. So ``H = A A^T`` with
     ``A = J L J`` upper triangular, ``inverse(H) = inverse(A)^T inverse(A)`` and ``U = inverse(A) = J inverse(L) J``.
-    The inverse itself is never formed. Takes the memory of the result and a quarter of it for products.
+    The inverse itself is never formed. Takes the memory of the result and a few strips.
 
     Args:
         hessian: float32 or float64 [C, C], symmetric and positive definite; only its lower triangle is read, which is
@@ -62,7 +67,20 @@ def _check(hessian: Tensor) -> None:
 
 
 def _invert(lower: Tensor) -> None:
-    """Invert a lower triangular matrix in place."""
+    """Invert a lower triangular matrix in place: ``-inverse(last) @ row @ inverse(first)`` below what is inverted."""
+    for begin in range(0, len(lower), _PANEL):
+        rows = slice(begin, begin + _PANEL)
+        _invert_leaf(lower[rows, rows])
+        row = lower[rows, :begin].clone()
+        # A few products, each only with the rows that are not zero above its columns.
+        width = max(_PANEL, begin // _PRODUCTS)
+        for first in range(0, begin, width):
+            columns = slice(first, min(first + width, begin))
+            lower[rows, columns] = lower[rows, rows] @ (row[:, first:] @ lower[first:begin, columns]).neg_()
+
+
+def _invert_leaf(lower: Tensor) -> None:
+    """As :func:`_invert`, of a small matrix, by halves."""
     size = len(lower)
     if size <= _LEAF:
         unit = torch.eye(size, dtype=lower.dtype, device=lower.device)
@@ -70,8 +88,8 @@ def _invert(lower: Tensor) -> None:
         return
     half = size // 2
     first, corner, last = lower[:half, :half], lower[half:, :half], lower[half:, half:]
-    _invert(first)
-    _invert(last)
+    _invert_leaf(first)
+    _invert_leaf(last)
     corner.addmm_(last @ corner, first, beta=0, alpha=-1)
 
 
