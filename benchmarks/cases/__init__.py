@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.cases.activations import COLUMN_SQNORM, GRAM
 from benchmarks.cases.case import Case
+from benchmarks.cases.curves import ROW_ERROR_CURVE
 from benchmarks.cases.groups import NM_MASK, PRUNE_2_OF_4, PRUNE_4_OF_8
 from benchmarks.cases.quality import ALLOCATE_ROWS, ALLOCATE_ROWS_EXACT, ROW_QUALITY
 from benchmarks.cases.rows import PRUNE_ROWS, ROW_MASK, ROW_MASK_PACKED, ROW_ORDER, ROW_THRESHOLD
@@ -31,5 +32,6 @@ CASES: tuple[Case[Any], ...] = (
     ROW_THRESHOLD,
     ROW_MASK,
     ALLOCATE_ROWS_EXACT,
+    ROW_ERROR_CURVE,
 )
 """All, the most important first."""
