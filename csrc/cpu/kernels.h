@@ -41,7 +41,7 @@ struct Kernels {
   int row_error_curve(const tk_scored*, const float*, int64_t, int64_t, int64_t, float*, int);           \
   constexpr Kernels kernels{#isa,        row_threshold,    row_mask, prune_rows, row_order,              \
                             row_quality, with_row_outputs, nm_mask,  prune_nm,   column_sqnorm,          \
-                            gram,       row_error_curve};                                                 \
+                            gram,        row_error_curve};                                               \
   }
 
 TRIM_DECLARE_KERNELS(baseline)
