@@ -12,6 +12,8 @@ from benchmarks.data import activations_like, linear_like
 from benchmarks.shapes import Linear
 
 SPARSITY = 0.7
+SPREAD = 0.12
+"""How far from it a row may be."""
 TOKENS = 256
 """Columns of a layer's inputs."""
 SEQUENCE = 2048
@@ -77,6 +79,38 @@ class Layer(Problem):
     def product(self) -> float:
         """Operations of weight @ inputs."""
         return 2.0 * self.weight.numel() * self.inputs.shape[1]
+
+
+@dataclass(frozen=True)
+class Band(Problem):
+    """One matrix with the Gram matrix of its inputs, Wanda's column scale, and the counts around the target."""
+
+    CHANGED: ClassVar[str] = "weight"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("weight", "gram")
+
+    weight: Tensor
+    gram: Tensor
+    column_scale: Tensor
+    first_count: int
+    last_count: int
+    check_values: bool
+    """As of a layer."""
+
+    @classmethod
+    def make(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """Counts within 0.12 of the target, as a row budget looks for them."""
+        weight, inputs, column_scale = linear_like(linear.rows, linear.columns, SEQUENCE, dtype=dtype, device=device)
+        first, last = (int((SPARSITY + by) * linear.columns) for by in (-SPREAD, SPREAD))
+        on_cpu = weight.device.type == "cpu"
+        return cls(weight, inputs @ inputs.t(), column_scale, first, last, check_values=on_cpu)
+
+    def bytes_moved(self) -> float:
+        """Weight and Gram matrix read, curves written."""
+        return self.weight.nbytes + self.gram.nbytes + 4.0 * len(self.weight) * (self.last_count - self.first_count + 1)
+
+    def operations(self) -> float:
+        """Of each pair of weights that go: a product and a sum."""
+        return float(len(self.weight)) * self.last_count * (self.last_count + 1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from benchmarks.cases.activations import COLUMN_SQNORM, GRAM
 from benchmarks.cases.case import Case
+from benchmarks.cases.curves import ROW_ERROR_CURVE
 from benchmarks.cases.elimination import OBS_UPDATE
 from benchmarks.cases.groups import NM_MASK, PRUNE_2_OF_4, PRUNE_4_OF_8
 from benchmarks.cases.quality import ALLOCATE_ROWS, ALLOCATE_ROWS_EXACT, ROW_QUALITY
@@ -33,5 +34,6 @@ CASES: tuple[Case[Any], ...] = (
     ROW_MASK,
     ALLOCATE_ROWS_EXACT,
     OBS_UPDATE,
+    ROW_ERROR_CURVE,
 )
 """All, the most important first."""

@@ -1,8 +1,9 @@
 // row_error_curve: the squared output error of each row after each of its weights goes.
 //
-// Let d hold the weights of a row that went before weight u, and q[u] = sum over j of d[j] G[j, u]. When u goes, d^T G d
-// grows by w[u] (2 q[u] + w[u] G[u, u]). Each q[u] is a sum over all columns j that go before u, in any order: so a row of
-// G is read once for many rows of the weight, whole vectors at a time, and a comparison of ranks says which lanes count.
+// Let d hold the weights of a row that went before weight u, and q[u] = sum over j of d[j] G[j, u]. When u goes,
+// d^T G d grows by w[u] (2 q[u] + w[u] G[u, u]). Each q[u] is a sum over the columns j that go before u, in any order:
+// so a row of G is read once for many rows of the weight, whole vectors at a time, and a comparison of ranks says which
+// lanes count.
 #include "kernels.h"
 #include "products.h"
 #include "row_sort.h"

@@ -17,7 +17,7 @@ enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
 enum tk_status {
   TK_OK = 0,
-  TK_BAD_VALUE = 1,      // NaN or infinity in weight, score, inputs or gram, or a negative score; outputs are unspecified
+  TK_BAD_VALUE = 1,      // NaN or infinity in what is read, or a negative score; outputs are unspecified
   TK_OUT_OF_MEMORY = 2,  // scratch memory or threads could not be had
   TK_UNSUPPORTED = 3,    // this processor has no such instruction set
   TK_OVERFLOW = 4,       // an output, or a part of one, is beyond float32

@@ -34,6 +34,8 @@ from trim_kernels.ops.nm_mask import triton_kernels as groups
 from trim_kernels.ops.obs_update import blocks
 from trim_kernels.ops.obs_update import triton as obs_update
 from trim_kernels.ops.obs_update.triton_kernels import eliminate_block
+from trim_kernels.ops.row_error_curve import triton as row_error_curve
+from trim_kernels.ops.row_error_curve.triton_kernels import sum_before
 from trim_kernels.ops.row_order import triton as row_order
 from trim_kernels.ops.row_order.triton_kernels import order_row
 from trim_kernels.ops.row_quality import triton as row_quality
@@ -326,6 +328,22 @@ def jobs(architecture: int) -> Iterator[Job]:
         warps=4,
     )
     yield gram_job("add_gram_tile bfloat16", gram.native_tile(capability), "*i16", masked=False)
+    yield Job(
+        "sum_before float32",
+        sum_before,
+        {
+            "values": "*fp32",
+            "rank": "*i32",
+            "gram": "*fp32",
+            "sums": "*fp64",
+            "rows": "i32",
+            "width": "i32",
+            "DEPTH": row_error_curve.DEPTH,
+            "BLOCK_ROWS": row_error_curve.BLOCK_ROWS,
+            "BLOCK_COLUMNS": row_error_curve.BLOCK_COLUMNS,
+        },
+        row_error_curve.WARPS,
+    )
     yield gram_job("add_gram_tile float32, masked", gram.FLOAT32_TILE, "*fp32", masked=True)
     yield elimination_job()
 

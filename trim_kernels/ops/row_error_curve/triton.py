@@ -10,8 +10,8 @@ from trim_kernels.ops.row_order.triton import row_order
 from trim_kernels.scoring import require_finite, require_finite_tensor, require_no_overflow
 from trim_kernels.triton_common import refusal as refusal
 
-TILE_VALUES = 1 << 24
-"""Weights of a tile of rows: 28 bytes of scratch each."""
+TILE_VALUES = 1 << 23
+"""Weights of a tile of rows, with some 60 bytes of scratch each."""
 BLOCK_ROWS, BLOCK_COLUMNS, DEPTH = 16, 128, 64
 WARPS = 4
 
