@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -17,15 +17,17 @@ from trim_kernels import unpack_bits
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts
 from .budgets.rows import ROW_BUDGETS, RowRequest
 from .calibration.statistics import Collector, LinearStatistics, Need
+from .correction import corrected
 from .errors import TrimPruneError
 from .events import Events
-from .models.capture import Call, Capture
+from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode
 from .models.discover import Block, Linear, find_blocks
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
 from .scores import SCORES, ScoreRequest
 from .solvers import SOLVERS, SolveRequest
+from .states import PairedStates, States
 from .timing import Timings
 
 MIN_COVERAGE = 0.99
@@ -171,52 +173,18 @@ def sparsity_figures(plan: Plan, results: Sequence[LinearResult]) -> Sparsity:
     )
 
 
-class _States:
-    """The hidden states of all calibration batches, at the block the walk has reached."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.hidden: list[Tensor] = []
-        self.calls: list[tuple[Call, ...]] = []
-
-    def collect(self, block: Block, collector: Collector) -> None:
-        """Run a block on every batch for the sake of its hooks."""
-        for index, hidden in enumerate(self.hidden):
-            with collector.batch(hidden.shape[0], hidden.shape[1]):
-                self._run(block, index)
-
-    def propagate(self, block: Block, collector: Collector | None = None) -> None:
-        """Replace the hidden states by the block's output, for the sake of its hooks too if there is a collector."""
-        for index, hidden in enumerate(self.hidden):
-            with collector.batch(hidden.shape[0], hidden.shape[1]) if collector else nullcontext():
-                self.hidden[index] = self._run(block, index).to(hidden.device)
-
-    def twin(self) -> _States:
-        """States of their own at the same block, for a walk that leaves these as they are."""
-        twin = _States(self.device)
-        twin.hidden, twin.calls = list(self.hidden), self.calls
-        return twin
-
-    def _run(self, block: Block, index: int) -> Tensor:
-        return self.calls[index][block.index].run(block, self.hidden[index].to(self.device), self.device)
+def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings) -> States:
+    captured: list[Captured] = []
+    if batches:
+        with timings.phase("capture"):
+            capture = Capture(plan.model, plan.blocks, batches[0])
+            for number, batch in enumerate(batches, start=1):
+                captured.append(capture(batch, captured[-1] if captured else None))
+                events.emit("calibration", batch=number, batches=len(batches))
+    return (PairedStates if plan.recipe.correction else States)(captured, plan.device)
 
 
-def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings) -> _States:
-    states = _States(plan.device)
-    if not batches:
-        return states
-    with timings.phase("capture"):
-        capture = Capture(plan.model, plan.blocks, batches[0])
-        captured = None
-        for number, batch in enumerate(batches, start=1):
-            captured = capture(batch, captured)
-            states.hidden.append(captured.hidden)
-            states.calls.append(captured.calls)
-            events.emit("calibration", batch=number, batches=len(batches))
-    return states
-
-
-def _measure_dense(plan: Plan, states: _States, timings: Timings) -> dict[Linear, LinearStatistics]:
+def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear, LinearStatistics]:
     """What the layer budget needs to know of every linear, before anything is pruned."""
     needs, walked = LAYER_BUDGETS.get(plan.recipe.layers).needs, states.twin()
     found: dict[Linear, LinearStatistics] = {}
@@ -229,7 +197,7 @@ def _measure_dense(plan: Plan, states: _States, timings: Timings) -> dict[Linear
 
 
 def _prune_block(
-    plan: Plan, block: Block, states: _States, masks: dict[str, Tensor], timings: Timings
+    plan: Plan, block: Block, states: States, masks: dict[str, Tensor], timings: Timings
 ) -> list[LinearResult]:
     if not states.hidden:
         return [_prune_linear(plan, linear, LinearStatistics(), masks, timings) for linear in block.linears]
@@ -245,7 +213,7 @@ def _prune_block(
     return results
 
 
-def _collect(plan: Plan, block: Block, linears: Sequence[Linear], states: _States, timings: Timings) -> Collector:
+def _collect(plan: Plan, block: Block, linears: Sequence[Linear], states: States, timings: Timings) -> Collector:
     collector = _collector(plan, linears, plan.recipe.needs, timings)
     with timings.phase("forward"):
         states.collect(block, collector)
@@ -264,6 +232,9 @@ def _prune_linear(
     rows = ROW_BUDGETS.get(recipe.rows)
     start = time.perf_counter()
     try:
+        with timings.phase("correct"):
+            if recipe.correction:
+                weight.copy_(corrected(weight, statistics, recipe.correction))
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
             decision = rows.function(RowRequest(weight, importance, statistics, count, recipe))

@@ -119,6 +119,10 @@ class OptimalOptions(Strict):
 
 
 class SparseGPTOptions(Strict):
-    """Options of the solver sparsegpt. ``mask``: when the weights that go are chosen; see the solver."""
+    """Options of the solver sparsegpt.
+
+    ``mask``: when the weights that go are chosen; see the solver. ``refine``: steps of conjugate gradients at the end.
+    """
 
     mask: Literal["fixed", "inside", "blocks"] = "fixed"
+    refine: Whole = Field(default=0, ge=0)

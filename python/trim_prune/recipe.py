@@ -66,6 +66,8 @@ class Recipe(Strict):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokens_per_sequence: Whole = Field(default=1, ge=1)
     recapture: bool = False
+    correction: Real = Field(default=0.0, ge=0, le=1)
+    """Share of what earlier blocks changed that the weights of a linear make up for before they are pruned."""
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     strict: bool = Field(default=False, strict=True)
@@ -108,8 +110,9 @@ class Recipe(Strict):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The calibration statistics that score, row budget and solver need together."""
-        return SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
+        """The calibration statistics that correction, score, row budget and solver need together."""
+        methods = SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
+        return methods | {"gram", "drift"} if self.correction else methods
 
     @property
     def needs_text(self) -> bool:

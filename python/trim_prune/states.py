@@ -48,7 +48,7 @@ class States:
 
 
 class PairedStates(States):
-    """Beside the hidden states of the pruned model those of the dense one, so that inputs of linears can be compared."""
+    """Beside the hidden states of the pruned model those of the dense one, to compare the inputs of linears."""
 
     def __init__(self, captured: Sequence[Captured], device: torch.device) -> None:
         super().__init__(captured, device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..factor import Factor, factorise
 from ..models.discover import Linear
 
-Need = Literal["column_energy", "gram", "search_inputs"]
+Need = Literal["column_energy", "drift", "gram", "search_inputs"]
 Clock = Callable[[], AbstractContextManager[None]]
 
 
@@ -32,6 +32,7 @@ class LinearStatistics:
         self.tokens = 0
         self._energy: Tensor | None = None
         self._gram: Tensor | None = None
+        self._drift: Tensor | None = None
         self._inputs: list[Tensor] = []
 
     @property
@@ -56,6 +57,13 @@ class LinearStatistics:
         self._gram += self._gram.tril(-1).t()
         return self._gram
 
+    @property
+    def drift(self) -> Tensor:
+        """float32 [C, C]: sum of (x_dense - x) x^T over all tokens, x_dense being the input in the dense model."""
+        if self._drift is None:
+            raise RuntimeError("drift was not collected: declare it in needs")
+        return self._drift
+
     @cached_property
     def factor(self) -> Factor:
         """The factor of the inverse of the Gram matrix that optimal-brain-surgeon scores and updates share."""
@@ -66,8 +74,10 @@ class LinearStatistics:
         """What the factorisation had to fall back to; empty if nothing asked for it."""
         return self.factor.steps if "factor" in self.__dict__ else ()
 
-    def add(self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int]) -> None:
-        """Add the inputs [sequences, tokens, C] of one batch."""
+    def add(
+        self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int], dense: Tensor | None = None
+    ) -> None:
+        """Add the inputs [sequences, tokens, C] of one batch; ``dense``: those of the dense model, for the drift."""
         self.sequences += inputs.shape[0]
         self.tokens += inputs.shape[0] * inputs.shape[1]
         columns, device = inputs.shape[-1], inputs.device
@@ -82,12 +92,17 @@ class LinearStatistics:
                 self._gram = torch.zeros(columns, columns, device=device)
             for sequence in inputs:
                 trim_kernels.gram_(self._gram, sequence)
+        if "drift" in needs and dense is not None:
+            if self._drift is None:
+                self._drift = torch.zeros(columns, columns, device=device)
+            for sequence, wanted in zip(inputs.float(), dense.float(), strict=True):
+                self._drift.addmm_((wanted - sequence).t(), sequence)
         if "search_inputs" in needs:
             self._inputs.append(inputs[:, list(positions)].flatten(0, 1))
 
     def is_finite(self) -> bool:
         """Whether everything collected is free of NaN and infinity."""
-        parts = [part for part in (self._energy, self._gram, *self._inputs) if part is not None]
+        parts = [part for part in (self._energy, self._gram, self._drift, *self._inputs) if part is not None]
         return all(bool(torch.isfinite(part).all()) for part in parts)
 
 
@@ -115,11 +130,15 @@ class Collector:
         self._last_input: Tensor | None = None
         self._last_statistics: LinearStatistics | None = None
         self._batch_shape: tuple[int, int] = (0, 0)
+        self._dense: Mapping[str, Tensor] = {}
 
     @contextmanager
-    def batch(self, sequences: int, tokens: int) -> Iterator[None]:
-        """Hooks are in place inside this context, for one forward of [sequences, tokens]."""
-        self._batch_shape = (sequences, tokens)
+    def batch(self, sequences: int, tokens: int, dense: Mapping[str, Tensor] | None = None) -> Iterator[None]:
+        """Hooks are in place inside this context, for one forward of [sequences, tokens].
+
+        ``dense``: the inputs of the linears, by name, in the dense model.
+        """
+        self._batch_shape, self._dense = (sequences, tokens), dense or {}
         handles = [linear.module.register_forward_pre_hook(self._hook(linear)) for linear in self.linears]
         try:
             yield
@@ -127,6 +146,7 @@ class Collector:
             for handle in handles:
                 handle.remove()
             self._last_input = self._last_statistics = None
+            self._dense = {}
 
     def groups(self) -> list[list[Linear]]:
         """The linears in the order in which they ran, those with a shared input together."""
@@ -171,7 +191,13 @@ class Collector:
                 where=f"block {linear.block}, {linear.name}",
             )
         if not shared:
-            mine.add(self._per_sequence(linear, inputs), self.needs, self._positions())
+            dense = self._dense.get(linear.name)
+            mine.add(
+                self._per_sequence(linear, inputs),
+                self.needs,
+                self._positions(),
+                None if dense is None else self._per_sequence(linear, dense),
+            )
         self._last_input, self._last_statistics = inputs, mine
 
     def _per_sequence(self, linear: Linear, inputs: Tensor) -> Tensor:

@@ -29,13 +29,13 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def run(self, block: Block, hidden: Tensor, device: torch.device) -> Tensor:
-        """Run a block with these arguments; returns its hidden states [sequences, tokens, hidden]."""
+    def run(self, block: nn.Module, hidden: Tensor, device: torch.device) -> Tensor:
+        """Run a block's module with these arguments; returns its hidden states [sequences, tokens, hidden]."""
         args, kwargs = _move(self.args, device), _move(self.kwargs, device)
         if "hidden_states" in kwargs:
-            output = block.module(*args, **(kwargs | {"hidden_states": hidden}))
+            output = block(*args, **(kwargs | {"hidden_states": hidden}))
         else:
-            output = block.module(hidden, *args[1:], **kwargs)
+            output = block(hidden, *args[1:], **kwargs)
         return _hidden(output)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 import trim_kernels
 
 from .base import SolveRequest, register_solver
-from .gram import damped_correlation
+from .gram import conjugate_gradients, damped_correlation
 
 RHO_STEPS = 3
 """ADMM steps between two values of rho."""
@@ -45,7 +45,7 @@ def alps(request: SolveRequest) -> Tensor:
         # No factor, or weights that grew beyond all bounds.
         except (torch.linalg.LinAlgError, ValueError) as error:  # type: ignore[attr-defined]
             request.steps.append(f"alps: support of the scores, ADMM failed ({error})")
-    sparse = _conjugate_gradients(target, correlation, sparse, kept, options.cg_steps)
+    sparse = conjugate_gradients(target, correlation, sparse, kept, options.cg_steps)
     # A column without input gets no new weights, and a row that loses nothing keeps its own to the last bit.
     solved = torch.where(norm > 0, sparse / norm * size, dense).where(~kept.all(dim=1, keepdim=True), dense)
     solved = solved.to(weight.dtype).masked_fill_(~kept, 0)
@@ -97,27 +97,6 @@ def _largest(values: Tensor, request: SolveRequest) -> Tensor:
         return trim_kernels.row_mask(values, request.prune_count)
     count = int(request.prune_count.sum())
     return trim_kernels.row_mask(values.view(1, -1), count).view(values.shape)
-
-
-def _conjugate_gradients(target: Tensor, correlation: Tensor, start: Tensor, kept: Tensor, steps: int) -> Tensor:
-    """Weights float32 [R, C] that bring every row nearer to the least squares of its support.
-
-    The unit diagonal of K is the preconditioner.
-    """
-    solution = start
-    residual = (target - solution @ correlation).masked_fill_(~kept, 0)
-    direction, energy = residual, residual.square().sum(dim=1, keepdim=True)
-    for _ in range(steps):
-        image = (direction @ correlation).masked_fill_(~kept, 0)
-        length = _ratio(energy, (direction * image).sum(dim=1, keepdim=True))
-        solution, residual = solution + length * direction, residual - length * image
-        left = residual.square().sum(dim=1, keepdim=True)
-        direction, energy = residual + _ratio(left, energy) * direction, left
-    return solution
-
-
-def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    return torch.where(below > 0, above / below, 0)
 
 
 def _worse_rows(request: SolveRequest, solved: Tensor, mask: Tensor) -> Tensor:

@@ -28,3 +28,24 @@ def damped_correlation(statistics: LinearStatistics, damping: float | None) -> t
     correlation *= inverse[:, None]
     correlation.fill_diagonal_(1)
     return correlation, norm / norm.max().clamp(min=torch.finfo(norm.dtype).tiny)
+
+
+def conjugate_gradients(target: Tensor, correlation: Tensor, start: Tensor, kept: Tensor, steps: int) -> Tensor:
+    """Weights float32 [R, C] that bring every row nearer to the least squares of its support.
+
+    The unit diagonal of K is the preconditioner.
+    """
+    solution = start
+    residual = (target - solution @ correlation).masked_fill_(~kept, 0)
+    direction, energy = residual, residual.square().sum(dim=1, keepdim=True)
+    for _ in range(steps):
+        image = (direction @ correlation).masked_fill_(~kept, 0)
+        length = _ratio(energy, (direction * image).sum(dim=1, keepdim=True))
+        solution, residual = solution + length * direction, residual - length * image
+        left = residual.square().sum(dim=1, keepdim=True)
+        direction, energy = residual + _ratio(left, energy) * direction, left
+    return solution
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    return torch.where(below > 0, above / below, 0)

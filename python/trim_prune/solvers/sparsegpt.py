@@ -8,8 +8,10 @@ from torch import Tensor
 import trim_kernels
 
 from ..budgets.rows.whole import whole_counts
+from ..factor import DAMPING
 from ..scores.base import Importance
 from .base import SolveRequest, register_solver
+from .gram import conjugate_gradients
 from .mask import mask
 
 BLOCK = 128
@@ -24,7 +26,8 @@ def sparsegpt(request: SolveRequest) -> Tensor:
 
     Which weights go is said by ``sparsegpt.mask``: ``fixed``, the lowest scores of each row, chosen before any update;
     ``inside``, chosen anew before each 128 columns, by w^2 / U_jj^2 of the updated weights of all columns not yet done;
-    ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together.
+    ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together. At the end
+    ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row nearer to the least squares.
     """
     factor = request.statistics.factor.upper
     if factor is None:
@@ -36,6 +39,8 @@ def sparsegpt(request: SolveRequest) -> Tensor:
         trim_kernels.obs_update_(weight, kept, factor)
     else:
         kept = _choose_inside(weight, factor, request)
+    if request.recipe.sparsegpt.refine:
+        weight = _refined(weight, kept, request)
     request.weight.copy_(weight)
     return trim_kernels.pack_bits(kept)
 
@@ -62,6 +67,17 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
         errors = trim_kernels.obs_update_(weight[:, first:last], kept[:, first:last], factor[first:last, first:last])
         weight[:, last:] -= errors @ factor[first:last, last:]
     return kept
+
+
+def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
+    """Survivors nearer to those that minimise the output error, with the damping of the factor."""
+    hessian = request.statistics.gram.clone()
+    hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
+    norm = hessian.diagonal().sqrt()
+    hessian /= norm
+    hessian /= norm[:, None]
+    target = (request.weight.to(torch.float32) * norm) @ hessian
+    return conjugate_gradients(target, hessian, weight * norm, kept, request.recipe.sparsegpt.refine) / norm
 
 
 def _share(total: int, column: int, columns: int) -> int:

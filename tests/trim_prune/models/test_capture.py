@@ -25,7 +25,7 @@ def replay(model, batches):
         captured = capture(batch, captured)
         hidden, after = captured.hidden, []
         for block in blocks:
-            hidden = captured.calls[block.index].run(block, hidden, CPU)
+            hidden = captured.calls[block.index].run(block.module, hidden, CPU)
             after.append(hidden)
         states.append([captured.hidden, *after])
     return states

@@ -10,7 +10,7 @@ from torch import Tensor
 from trim_kernels.scoring import scores
 
 from ...models.discover import Linear
-from ...scores.wanda import wanda
+from ...scores.wanda import column_norm
 from .base import LayerRequest
 
 ROWS = 1024
@@ -27,8 +27,7 @@ def wanda_scores(request: LayerRequest, linears: Sequence[Linear]) -> Iterator[T
     """
     for linear in linears:
         statistics, weight = request.statistics[linear], linear.module.weight.detach()
-        scale = wanda(weight, statistics).column_scale
-        assert scale is not None
+        scale = column_norm(statistics).to(torch.float32)
         if not torch.isfinite(scale).all():
             raise ValueError(f"Wanda's column scale of {linear.name}: expected finite values, got an overflow")
         for row in range(0, weight.shape[0], ROWS):
