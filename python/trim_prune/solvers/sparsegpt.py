@@ -72,6 +72,8 @@ def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
     hessian = request.statistics.gram.clone()
     hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
     norm = hessian.diagonal().sqrt()
+    # Inputs that are all zero: nothing is to be gained, and nothing to be divided by.
+    norm.masked_fill_(norm == 0, 1)
     hessian /= norm
     hessian /= norm[:, None]
     target = (request.weight.to(torch.float32) * norm) @ hessian
