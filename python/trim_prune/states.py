@@ -36,9 +36,9 @@ class States:
                 self.hidden[index] = self.run(block, block.module, index)
 
     def twin(self) -> States:
-        """States of their own at the same block, for a walk that leaves these as they are."""
-        twin = copy.copy(self)
-        twin.hidden = list(self.hidden)
+        """Plain states of their own at the same block, for a walk that leaves these as they are."""
+        twin = States([], self.device)
+        twin.hidden, twin.calls = list(self.hidden), self.calls
         return twin
 
     def run(self, block: Block, module: nn.Module, index: int) -> Tensor:
