@@ -58,9 +58,10 @@ def prune(
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",
-            expected=f"text for score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r} and solver "
-            f"{recipe.solver!r}",
-            fix="give text (--data); score magnitude with rows and layers uniform and solver mask needs none",
+            expected=f"text for score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r}, solver "
+            f"{recipe.solver!r} and correction {recipe.correction}",
+            fix="give text (--data); score magnitude with rows and layers uniform, solver mask and no correction "
+            "needs none",
         )
     if out is not None:
         protect_inputs(Path(out), inputs)

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, ValidationError, field_validator, model_serializer
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from . import presets
 from .budgets.layers import LAYER_BUDGETS
@@ -86,6 +94,17 @@ class Recipe(Strict):
     swaps: SwapsOptions = SwapsOptions()
     alps: AlpsOptions = AlpsOptions()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_preset(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(name := values.get("preset"), str):
+            return values
+        given = {
+            key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+            for key, value in values.items()
+        }
+        return _merge(presets.read(name), given, f"preset {name!r}")
+
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
     def _is_registered(cls, value: str, info: Any) -> str:
@@ -125,8 +144,6 @@ class Recipe(Strict):
     @classmethod
     def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:
         """A recipe from plain values; an error says which are wrong and what would be right."""
-        if isinstance(name := values.get("preset"), str):
-            values = _merge(presets.read(name), values, f"preset {name!r}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:

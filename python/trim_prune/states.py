@@ -36,7 +36,7 @@ class States:
                 self.hidden[index] = self.run(block, block.module, index)
 
     def twin(self) -> States:
-        """States of their own at the same block, for a walk that leaves these as they are."""
+        """Plain states of their own at the same block, for a walk that leaves these as they are."""
         twin = States([], self.device)
         twin.hidden, twin.calls = list(self.hidden), self.calls
         return twin

@@ -78,7 +78,10 @@ def use(wheel: Path, folder: Path) -> list[str]:
 def test_a_wheel_built_without_a_compiler_runs_anywhere_on_the_references(tmp_path):
     wheel = build_wheel(tmp_path, CXX="none", NVCC="none")
     assert wheel.name.endswith("-py3-none-any.whl")
-    assert not [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("trim_kernels/lib/")]
+    names = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in names if name.startswith("trim_kernels/lib/")]
+    presets = {f"trim_prune/presets/{file.name}" for file in (ROOT / "python/trim_prune/presets").glob("*.yaml")}
+    assert "trim_prune/presets/best.yaml" in presets <= set(names)
     assert use(wheel, tmp_path) == [
         str(tmp_path / "unpacked" / "trim_kernels" / "__init__.py"),
         "None",
@@ -155,7 +158,11 @@ def test_a_source_distribution_holds_the_sources(tmp_path):
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     csrc = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
-    assert csrc | {"LICENSE", "setup.py", "pyproject.toml", "python/trim_prune/api.py"} <= names
+    assert (
+        csrc
+        | {"LICENSE", "setup.py", "pyproject.toml", "python/trim_prune/api.py", "python/trim_prune/presets/best.yaml"}
+        <= names
+    )
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm is not installed")

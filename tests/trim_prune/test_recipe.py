@@ -37,7 +37,7 @@ def test_a_dumped_recipe_builds_the_same_again():
     [
         ({}, "sparsity is missing"),
         ({"sparsity": 0.5, "smaples": 3}, "unknown key 'smaples' .did you mean 'samples'"),
-        ({"sparsity": 0.5, "xyzzy": 3}, "unknown key 'xyzzy' .known: sparsity, score"),
+        ({"sparsity": 0.5, "xyzzy": 3}, "unknown key 'xyzzy' .known: sparsity, preset, score"),
         ({"sparsity": 0.5, "trim": {"iteration": 3}}, r"unknown key 'trim\.iteration' .did you mean 'iterations'"),
         ({"sparsity": 1.5}, "sparsity: .*less than or equal to 1, got 1.5"),
         ({"sparsity": -0.5}, "sparsity: .*greater than or equal to 0, got -0.5"),

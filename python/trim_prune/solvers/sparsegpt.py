@@ -25,8 +25,9 @@ def sparsegpt(request: SolveRequest) -> Tensor:
 
     Which weights go is said by ``sparsegpt.mask``: ``fixed``, the lowest scores of each row, chosen before any update;
     ``inside``, chosen anew before each 128 columns, by w^2 / U_jj^2 of the updated weights of all columns not yet done;
-    ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together. At the end
-    ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row nearer to the least squares.
+    ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together if they compete,
+    else each by itself. At the end ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row
+    nearer to the least squares.
     """
     factor = request.statistics.factor(request.recipe.damping).upper
     if factor is None:
@@ -49,17 +50,14 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
     scale = factor.diagonal().reciprocal()
     columns = weight.shape[1]
     left = request.prune_count
+    asked = left.sum() if request.rows_compete else left
     for first in range(0, columns, BLOCK):
         last = min(first + BLOCK, columns)
-        rest = weight[:, first:]
+        rest, counts = weight[:, first:], left
         if request.recipe.sparsegpt.mask == "blocks":
-            total = int(request.prune_count.sum())
-            rest, share = weight[:, first:last], _share(total, last, columns) - _share(total, first, columns)
-            counts = whole_counts(rest, Importance(scale[first:last]), share)
-        elif request.rows_compete:
-            counts = whole_counts(rest, Importance(scale[first:]), int(left.sum()))
-        else:
-            counts = left
+            rest, counts = weight[:, first:last], _share(asked, last, columns) - _share(asked, first, columns)
+        if request.rows_compete:
+            counts = whole_counts(rest, Importance(scale[first : first + rest.shape[1]]), int(counts.sum()))
         chosen = trim_kernels.row_mask(rest, counts, column_scale=scale[first : first + rest.shape[1]])
         kept[:, first:last] = chosen[:, : last - first]
         left = left - (~kept[:, first:last]).sum(dim=1, dtype=torch.int32)
@@ -76,6 +74,6 @@ def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
     return torch.where(norm > 0, refined, weight)
 
 
-def _share(total: int, column: int, columns: int) -> int:
-    """How many of ``total`` weights go in the columns before this one, if every column loses the same share."""
-    return round(total * column / columns)
+def _share(counts: Tensor, column: int, columns: int) -> Tensor:
+    """How many of ``counts`` weights go in the columns before this one, if every column loses the same share."""
+    return (counts.to(torch.float64) * column / columns).round().to(torch.int32)

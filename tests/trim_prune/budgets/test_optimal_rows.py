@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_models import linears_of, make_model, zeros
+
+import trim_kernels
+from trim_prune import Importance, Recipe, RowRequest, TrimPruneError, prune
+from trim_prune.budgets.rows import ROW_BUDGETS
+from trim_prune.calibration.statistics import LinearStatistics
+from trim_prune.scores import SCORES
+
+
+@pytest.fixture
+def request_for():
+    """A row request for a linear with correlated inputs [tokens, C] and rows of unlike size."""
+
+    def make(rows, columns, count, *, tokens=200, spread=None, seed=0, scored=False, dtype=torch.float32):
+        generator = torch.Generator().manual_seed(seed)
+
+        def normal(*shape):
+            return torch.randn(*shape, generator=generator)
+
+        inputs = normal(tokens, columns) @ normal(columns, columns) + normal(columns)
+        weight = (normal(rows, columns) * normal(rows, 1).exp()).to(dtype)
+        statistics = LinearStatistics()
+        statistics.add(inputs[None], frozenset({"gram", "column_energy"}), [])
+        scale = statistics.column_energy.sqrt().float()
+        importance = Importance(score=weight.float().abs() * scale) if scored else Importance(column_scale=scale)
+        optimal = {} if spread is None else {"optimal": {"spread": spread}}
+        recipe = Recipe.build({"sparsity": count / weight.numel(), "rows": "optimal", **optimal})
+        return RowRequest(weight, importance, statistics, count, recipe), inputs
+
+    return make
+
+
+def optimal(request):
+    return ROW_BUDGETS.get("optimal").function(request).prune_count
+
+
+def error(request, inputs, counts):
+    """Sum over rows of the squared output error on the inputs when each loses its lowest scores, float64."""
+    score = request.weight.float().abs() * request.importance.column_scale
+    ranks = score.argsort(dim=1, stable=True).argsort(dim=1)
+    dropped = request.weight.double().masked_fill(ranks >= counts[:, None], 0)
+    return float((dropped @ inputs.double().t()).square().sum())
+
+
+def bounds(columns, share, spread):
+    return max(0, math.floor(columns * (share - spread))), min(columns, math.ceil(columns * (share + spread)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
+@pytest.mark.parametrize("spread", [0.02, 0.12, 1.0])
+@pytest.mark.parametrize("tokens", [10, 500])
+def test_the_error_is_no_greater_than_with_uniform_rows(request_for, share, spread, tokens):
+    count = round(share * 24 * 50)
+    request, inputs = request_for(24, 50, count, tokens=tokens, spread=spread)
+    counts, even = optimal(request), trim_kernels.uniform_counts(24, 50, count)
+    first, last = bounds(50, count / (24 * 50), spread)
+    assert counts.dtype == torch.int32
+    assert int(counts.sum()) == count
+    assert first <= int(counts.min()) <= int(counts.max()) <= last
+    assert error(request, inputs, counts) < error(request, inputs, even)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_other_counts_lose_noticeably_less(request_for, seed):
+    rows, columns, count = 6, 9, 27
+    request, inputs = request_for(rows, columns, count, spread=1.0, seed=seed)
+    curves = [
+        [error(request, inputs, torch.tensor([k if i == row else 0 for i in range(rows)])) for k in range(columns + 1)]
+        for row in range(rows)
+    ]
+    best = [0.0] + count * [math.inf]
+    for curve in curves:
+        best = [min(best[n - k] + curve[k] for k in range(min(n, columns) + 1)) for n in range(count + 1)]
+    # Curves that fall, or rise unevenly, may cost up to their distance from their convex hull.
+    found = error(request, inputs, optimal(request))
+    assert best[count] * (1 - 1e-6) <= found <= best[count] * 1.1
+
+
+def test_a_wider_spread_loses_less(request_for):
+    errors = []
+    for spread in (0.01, 0.05, 0.2, 1.0):
+        request, inputs = request_for(40, 64, 40 * 38, spread=spread)
+        errors.append(error(request, inputs, optimal(request)))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 37), (9, 1), (5, 8), (3, 300)])
+@pytest.mark.parametrize("spread", [1e-9, 0.12, 1.0])
+def test_every_total_is_met_on_odd_shapes(request_for, rows, columns, spread):
+    whole = rows * columns
+    for count in {0, 1, whole // 3, whole // 2, whole - 1, whole}:
+        counts = optimal(request_for(rows, columns, count, tokens=20, spread=spread)[0])
+        first, last = bounds(columns, count / whole, spread)
+        assert int(counts.sum()) == count
+        assert first <= int(counts.min()) <= int(counts.max()) <= last
+
+
+def test_a_row_that_makes_no_output_goes_first_and_a_loud_one_last(request_for):
+    request, _ = request_for(10, 40, 200, spread=0.25)
+    request.weight[3] *= 1e-6
+    request.weight[7] *= 1e6
+    counts = optimal(request)
+    assert (int(counts[3]), int(counts[7])) == (30, 10)
+
+
+def test_inputs_that_are_all_zero_still_meet_the_total(request_for):
+    request, _ = request_for(6, 20, 71)
+    request.statistics.gram.zero_()
+    assert int(optimal(request).sum()) == 71
+
+
+def test_scores_and_column_scales_of_the_same_values_give_the_same_counts(request_for):
+    (scaled, _), (scored, _) = (request_for(20, 30, 300, scored=value) for value in (False, True))
+    assert torch.equal(optimal(scaled), optimal(scored))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_weights_count_as_the_same_values_in_float32(request_for, dtype):
+    half, _ = request_for(20, 30, 300, dtype=dtype)
+    single = RowRequest(half.weight.float(), half.importance, half.statistics, 300, half.recipe)
+    assert torch.equal(optimal(half), optimal(single))
+
+
+@pytest.mark.parametrize("score", SCORES.names())
+@pytest.mark.parametrize("sparsity", [0.05, 0.6])
+def test_a_model_is_pruned_to_the_weight_inside_the_spread(score, sparsity, tokenizer, text):
+    model = make_model("llama")
+    recipe = {"sparsity": sparsity, "score": score, "rows": "optimal", "optimal": {"spread": 0.2}}
+    result = prune(model, recipe | {"samples": 4, "seqlen": 16}, [text], tokenizer=tokenizer)
+    assert result.sparsity.pruned == round(sparsity * result.sparsity.prunable_weights)
+    assert sum(zeros(linear.weight) for linear in linears_of(model, "llama").values()) == result.sparsity.pruned
+    for linear in result.linears:
+        first, last = bounds(linear.shape[1], linear.sparsity, 0.2)
+        assert first <= linear.row_min <= linear.row_max <= last
+
+
+def test_the_spread_is_read(tokenizer, text):
+    ranges = []
+    for spread in (0.05, 0.5):
+        recipe = {"sparsity": 0.5, "rows": "optimal", "optimal": {"spread": spread}, "samples": 4, "seqlen": 16}
+        result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+        ranges.append(max(linear.row_max - linear.row_min for linear in result.linears))
+    assert ranges[0] <= 0.1 * 48 + 2 < ranges[1]
+
+
+@pytest.mark.parametrize("spread", [0, -0.1, 1.5, True, "wide"])
+def test_a_spread_that_means_nothing_is_refused(spread):
+    with pytest.raises(TrimPruneError, match=r"optimal\.spread"):
+        Recipe.build({"sparsity": 0.5, "rows": "optimal", "optimal": {"spread": spread}})
+
+
+def test_the_spread_without_optimal_rows_is_refused():
+    with pytest.raises(TrimPruneError, match=r"options of optimal are given(.|\n)*rows: uniform"):
+        Recipe.build({"sparsity": 0.5, "rows": "uniform", "optimal": {"spread": 0.1}})

@@ -1,0 +1,182 @@
+"""Recipes with a name: each is documented, runs, and means what it says wherever it is given."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+from tiny_models import linears_of, make_model, zeros
+
+from trim_prune import Recipe, SparseGPTOptions, TrimPruneError, presets, prune
+from trim_prune.cli import main
+
+TINY = {"samples": 4, "seqlen": 16}
+EXPECTED = {
+    "wanda": {"score": "wanda", "layers": "uniform", "rows": "uniform", "solver": "mask"},
+    "trim": {"score": "wanda", "layers": "uniform", "rows": "trim", "solver": "mask"},
+    "sparsegpt": {
+        "score": "obs",
+        "layers": "uniform",
+        "rows": "whole",
+        "solver": "sparsegpt",
+        "sparsegpt": {"mask": "blocks", "refine": 0},
+    },
+    "best": {"solver": "sparsegpt"},
+}
+
+
+@pytest.fixture
+def invoke(monkeypatch, capfd):
+    """Run the command line in this process: exit code, standard output and error together."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["trim-prune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return exit_.value.code or 0, captured.out + captured.err
+
+    return run
+
+
+def holds(values, part):
+    """Whether values have all of a part, groups of options value by value."""
+    return all(
+        holds(values[key], value) if isinstance(value, dict) else values[key] == value for key, value in part.items()
+    )
+
+
+def test_all_are_known():
+    assert presets.names() == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_it_is_documented(name):
+    text = (files(presets) / f"{name}.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert text.endswith("\n")
+    assert max(map(len, text.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_it_gives_what_it_says(name):
+    recipe = Recipe.build({"sparsity": 0.7, "preset": name})
+    assert recipe.preset == name
+    values = recipe.model_dump(mode="json")
+    assert values == values | EXPECTED[name]
+    assert holds(values, presets.read(name))
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_it_prunes_to_the_weight_and_its_run_file_builds_it_again(name, tokenizer, text, tmp_path):
+    model, out = make_model("llama"), tmp_path / "out"
+    result = prune(model, {"sparsity": 0.6, "preset": name, **TINY}, [text], tokenizer=tokenizer, out=out)
+    assert result.sparsity.pruned == round(0.6 * result.sparsity.prunable_weights)
+    assert sum(zeros(linear.weight) for linear in linears_of(model, "llama").values()) == result.sparsity.pruned
+    run = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert run["recipe"]["preset"] == name
+    assert Recipe.build(run["recipe"]) == result.recipe
+
+
+def test_a_recipe_made_in_python_begins_with_its_preset_too():
+    assert Recipe(sparsity=0.7, preset="best") == Recipe.build({"sparsity": 0.7, "preset": "best"})
+    assert Recipe(sparsity=0.7, preset="sparsegpt", sparsegpt=SparseGPTOptions(refine=4)).sparsegpt == SparseGPTOptions(
+        mask="blocks", refine=4
+    )
+
+
+def test_a_preset_in_a_file_is_completed_by_file_and_options(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("preset: sparsegpt\nsparsegpt: {refine: 2}\nsamples: 7\n", encoding="utf-8")
+    recipe = Recipe.load(file, {"sparsity": 0.5, "preset": "sparsegpt"})
+    assert (recipe.solver, recipe.samples, recipe.sparsity) == ("sparsegpt", 7, 0.5)
+    assert recipe.sparsegpt == SparseGPTOptions(mask="blocks", refine=2)
+
+
+def test_a_preset_on_the_command_line_completes_a_file(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("sparsity: 0.5\nseed: 3\n", encoding="utf-8")
+    recipe = Recipe.load(file, {"preset": "wanda"})
+    assert (recipe.rows, recipe.seed) == ("uniform", 3)
+
+
+@pytest.mark.parametrize("layers", ["owl", "alphapruning"])
+def test_trim_takes_the_layers_that_its_file_advises(layers):
+    assert Recipe.build({"sparsity": 0.7, "preset": "trim", "layers": layers}).layers == layers
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"solver": "mask"}, r"solver is given twice(.|\n)*'mask', and 'sparsegpt' in preset 'best'"),
+        ({"sparsegpt": {"mask": "fixed"}}, r"mask is given twice(.|\n)*'fixed', and 'inside' in preset 'best'"),
+        ({"correction": 0}, r"correction is given twice(.|\n)*0, and 0\.5 in preset 'best'"),
+        ({"alps": {"rho": 0.1}}, r"options of alps are given(.|\n)*solver: sparsegpt"),
+        ({"scroe": "obs"}, "unknown key 'scroe'"),
+    ],
+    ids=str,
+)
+def test_what_contradicts_a_preset_is_refused(given, message):
+    with pytest.raises(TrimPruneError, match=message):
+        Recipe.build({"sparsity": 0.5, "preset": "best", **given})
+
+
+def test_another_preset_than_in_the_file_is_refused(tmp_path):
+    file = tmp_path / "recipe.yaml"
+    file.write_text("preset: wanda\nsparsity: 0.5\n", encoding="utf-8")
+    with pytest.raises(TrimPruneError, match=r"preset is given twice(.|\n)*'trim', and 'wanda' in (.|\n)*recipe\.yaml"):
+        Recipe.load(file, {"preset": "trim"})
+
+
+@pytest.mark.parametrize("name", ["", "bset", "Best", "best.yaml", "../presets/best", "sparsgpt"])
+def test_an_unknown_preset_names_the_known_ones(name):
+    with pytest.raises(TrimPruneError, match=r"unknown preset(.|\n)*one of best, sparsegpt, trim, wanda"):
+        Recipe.build({"sparsity": 0.5, "preset": name})
+
+
+def test_a_misspelt_preset_is_guessed():
+    with pytest.raises(TrimPruneError, match="did you mean 'sparsegpt'"):
+        Recipe.build({"sparsity": 0.5, "preset": "sparsgpt"})
+
+
+def test_a_preset_that_is_no_name_is_refused():
+    with pytest.raises(TrimPruneError, match=r"preset: .*string, got 3"):
+        Recipe.build({"sparsity": 0.5, "preset": 3})
+
+
+def test_a_preset_from_the_command_line(invoke, llama_folder, text_file, tmp_path):
+    data = ["--data", text_file, "--samples", 4, "--seqlen", 16, "--sparsity", 0.6]
+    code, told = invoke("prune", llama_folder, *data, "--preset", "best", "--out", tmp_path / "out")
+    assert code == 0, told
+    recipe = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["recipe"]
+    assert holds(recipe, presets.read("best") | {"preset": "best", "sparsity": 0.6})
+
+
+def test_layers_rows_and_solver_from_the_command_line(invoke, llama_folder, text_file, tmp_path):
+    data = ["--data", text_file, "--samples", 4, "--seqlen", 16, "--sparsity", 0.6]
+    choices = {"score": "ria", "layers": "owl", "rows": "optimal", "solver": "alps"}
+    options = [part for name, value in choices.items() for part in (f"--{name}", value)]
+    code, told = invoke("prune", llama_folder, *data, *options, "--out", tmp_path / "out")
+    assert code == 0, told
+    recipe = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["recipe"]
+    assert recipe == recipe | choices
+    assert recipe["preset"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--preset", "bset"], "did you mean 'best'"),
+        (["--preset", "best", "--solver", "alps"], "solver is given twice"),
+        (["--layers", "owls"], "did you mean 'owl'"),
+        (["--solver", "sparsgpt"], "did you mean 'sparsegpt'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_choice_is_refused_before_anything_is_written(invoke, llama_folder, tmp_path, options, words):
+    code, told = invoke("prune", llama_folder, "--sparsity", 0.5, *options, "--out", tmp_path / "out")
+    assert code == 2
+    assert words in told
+    assert not (tmp_path / "out").exists()

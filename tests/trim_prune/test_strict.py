@@ -1,0 +1,146 @@
+"""Nothing is silently degraded: what a failed factorisation falls back to is recorded, counted, or refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny_models import linears_of, make_model, zeros
+
+import trim_kernels
+from trim_kernels import unpack_bits
+from trim_prune import Recipe, TrimPruneError, prune
+from trim_prune.calibration import statistics
+from trim_prune.cli import main
+from trim_prune.factor import Factor, factorise
+
+RECIPE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "rows": "uniform", "solver": "sparsegpt", "device": "cpu"}
+LADDER = [f"damping {damping}" for damping in ("0.1", "1", "10", "100", "1000")]
+LADDER += ["float64", "eigenvalues clipped", "mask only"]
+
+
+@pytest.fixture
+def no_factors(monkeypatch):
+    """No factorisation succeeds."""
+
+    def refuse(hessian):
+        raise ValueError("not positive definite")
+
+    monkeypatch.setattr(trim_kernels, "inverse_factor", refuse)
+
+
+@pytest.fixture
+def wide_factors_fail(monkeypatch):
+    """Linears with as many columns as the tiny Llama's down_proj need float64; one per block."""
+
+    def some(gram):
+        factor = factorise(gram)
+        return Factor(factor.upper, ("damping 0.1", "float64")) if len(gram) == 48 else factor
+
+    monkeypatch.setattr(statistics, "factorise", some)
+
+
+def test_steps_are_in_the_result_and_in_the_run_file(no_factors, tokenizer, text, tmp_path):
+    result = prune(make_model("llama"), RECIPE, [text], tokenizer=tokenizer, out=tmp_path / "out")
+    assert all(linear.steps == tuple(LADDER) for linear in result.linears)
+    run = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert [linear["steps"] for linear in run["linears"]] == len(result.linears) * [LADDER]
+    assert run["warnings"] == result.warnings
+
+
+def test_one_warning_at_the_end_counts_them(no_factors, tokenizer, text):
+    events = []
+    result = prune(make_model("llama"), RECIPE, [text], tokenizer=tokenizer, on_event=events.append)
+    assert result.warnings == [
+        "14 of 14 linears needed a fallback, the last of which was: mask only (14); run.json names them"
+    ]
+    kinds = [event.kind for event in events]
+    assert kinds.count("warning") == 1
+    assert kinds.index("warning") > max(place for place, kind in enumerate(kinds) if kind == "block")
+    assert all(event.data["steps"] for event in events if event.kind == "linear")
+
+
+def test_only_linears_that_needed_steps_are_counted(wide_factors_fail, tokenizer, text):
+    result = prune(make_model("llama"), RECIPE, [text], tokenizer=tokenizer)
+    assert {linear.name.rsplit(".")[-1] for linear in result.linears if linear.steps} == {"down_proj"}
+    assert result.warnings == [
+        "2 of 14 linears needed a fallback, the last of which was: float64 (2); run.json names them"
+    ]
+
+
+def test_a_run_without_a_fallback_warns_of_none(tokenizer, text):
+    result = prune(make_model("llama"), RECIPE, [text], tokenizer=tokenizer)
+    assert result.warnings == []
+    assert all(linear.steps == () for linear in result.linears)
+
+
+@pytest.mark.parametrize("rows", ["uniform", "whole"])
+@pytest.mark.parametrize("mask", ["fixed", "inside", "blocks"])
+def test_mask_only_is_exact_and_is_the_mask_of_the_scores(mask, rows, no_factors, tokenizer, text):
+    fallen, plain = make_model("llama"), make_model("llama")
+    recipe = RECIPE | {"rows": rows}
+    result = prune(fallen, recipe | {"sparsegpt": {"mask": mask, "refine": 3}}, [text], tokenizer=tokenizer)
+    prune(plain, recipe | {"solver": "mask"}, [text], tokenizer=tokenizer)
+    assert result.sparsity.pruned == round(0.5 * result.sparsity.prunable_weights)
+    for name, linear in linears_of(fallen, "llama").items():
+        assert torch.equal(linear.weight, plain.get_submodule(name).weight)
+        assert zeros(linear.weight) == int((~unpack_bits(result.masks[f"{name}.weight"], linear.weight.shape[1])).sum())
+
+
+def test_correction_without_a_factor_leaves_the_weights_as_they_are(no_factors, tokenizer, text):
+    corrected, plain = make_model("llama"), make_model("llama")
+    recipe = RECIPE | {"solver": "mask"}
+    result = prune(corrected, recipe | {"correction": 1.0}, [text], tokenizer=tokenizer)
+    prune(plain, recipe, [text], tokenizer=tokenizer)
+    assert all(linear.steps == tuple(LADDER) for linear in result.linears)
+    for name, linear in linears_of(corrected, "llama").items():
+        assert torch.equal(linear.weight, plain.get_submodule(name).weight)
+
+
+def test_strict_refuses_and_names_block_and_linear(wide_factors_fail, tokenizer, text):
+    message = (
+        r"a linear needs more than was asked for\n  where:    block 0, model\.layers\.0\.mlp\.down_proj\n"
+        r"(.|\n)*got: +damping 0\.1, then float64\n(.|\n)*fix: +more calibration text"
+    )
+    with pytest.raises(TrimPruneError, match=message):
+        prune(make_model("llama"), RECIPE | {"strict": True}, [text], tokenizer=tokenizer)
+
+
+def test_strict_refuses_what_a_solver_falls_back_to(tokenizer, text):
+    alps = {"solver": "alps", "alps": {"iterations": 3, "cg_steps": 0}}
+    result = prune(make_model("llama"), RECIPE | alps, [text], tokenizer=tokenizer)
+    fallen = next(linear for linear in result.linears if linear.steps)
+    with pytest.raises(
+        TrimPruneError, match=f"block {fallen.block}, {fallen.name}(.|\n)*alps: kept the mask's weights"
+    ):
+        prune(make_model("llama"), RECIPE | alps | {"strict": True}, [text], tokenizer=tokenizer)
+
+
+def test_strict_changes_nothing_where_nothing_fails(tokenizer, text):
+    first, second = make_model("llama"), make_model("llama")
+    prune(first, RECIPE, [text], tokenizer=tokenizer)
+    prune(second, RECIPE | {"strict": True}, [text], tokenizer=tokenizer)
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [1, "yes"])
+def test_strict_is_true_or_false(value):
+    with pytest.raises(TrimPruneError, match=r"strict: .*boolean"):
+        Recipe.build({"sparsity": 0.5, "strict": value})
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_strict_on_the_command_line(strict, wide_factors_fail, llama_folder, text_file, tmp_path, monkeypatch, capfd):
+    arguments = ["prune", llama_folder, "--data", text_file, "--out", tmp_path / "out", "--sparsity", 0.5]
+    arguments += ["--samples", 4, "--seqlen", 16, "--rows", "uniform", "--solver", "sparsegpt"]
+    monkeypatch.setattr("sys.argv", ["trim-prune", *map(str, arguments), *(["--strict"] if strict else [])])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    told = capfd.readouterr().err
+    assert (exit_.value.code or 0) == (2 if strict else 0)
+    if strict:
+        assert "block 0, model.layers.0.mlp.down_proj" in told
+        assert not (tmp_path / "out").exists()
+    else:
+        assert json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))["recipe"]["strict"] is False
