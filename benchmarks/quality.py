@@ -7,6 +7,7 @@ again, so that a long grid may be stopped and gone on with.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -52,7 +53,6 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "ALPS": {"score": "obs", "rows": "whole", "solver": "alps"},
     "best": {"preset": "best"},
 }
-SPARSITIES, SAMPLES = (0.5, 0.6, 0.7, 0.8), (32, 128)
 CALIBRATION_SHARE = 0.6
 """Of the characters of the text: the windows that judge come from the rest."""
 
@@ -92,7 +92,7 @@ def main(
         Path | None, typer.Argument(help="Model folder or .gguf file; none: SmolLM2-135M-Instruct.")
     ] = None,
     text: Annotated[Path | None, typer.Option(help=".txt or .jsonl; none: Python's help texts.")] = None,
-    methods: Annotated[str, typer.Option(help="Names, comma between them; none: all.")] = "",
+    methods: Annotated[str, typer.Option(help="Names, semicolon between them; none: all.")] = "",
     sparsities: Annotated[str, typer.Option(help="Shares of the weights, comma between them.")] = "0.5,0.6,0.7,0.8",
     samples: Annotated[str, typer.Option(help="Calibration sequences, comma between them.")] = "32,128",
     seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
@@ -103,10 +103,14 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; the table and the plot go beside it.")] = None,
 ) -> None:
     """Measure a grid of combinations."""
+    chosen = methods.split(";") if methods else list(METHODS)
+    for method in chosen:
+        if method not in METHODS:
+            raise SystemExit(f"unknown method {method!r}: known are {', '.join(METHODS)}")
     quiet_libraries()
     console = Console(width=140)
     source = model or find_model()
-    calibration, held_out = split_topics() if text is None else _split(text)
+    calibration, held_out = split_topics() if text is None else split(text)
     loaded = load_model(source, dtype=dtype)
     dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 
@@ -118,7 +122,7 @@ def main(
     file = _File(out or FOLDER / f"quality-{slug(name)}.json", protocol)
     for count in map(int, samples.split(",")):
         for sparsity in map(float, sparsities.split(",")):
-            for method in methods.split(",") if methods else METHODS:
+            for method in chosen:
                 if file.has(method, sparsity, count):
                     continue
                 recipe = Recipe.build(
@@ -186,11 +190,14 @@ class _File:
         return rows
 
 
-def _split(file: Path) -> tuple[list[str], Text]:
-    """Lines of the text in two: those that calibrate, and those that judge."""
+def split(file: Path) -> tuple[list[str], Text]:
+    """The text in two, cut between words: what calibrates, and what judges."""
     text = "\n".join(open_text(file).documents)
-    cut = text.index("\n", int(CALIBRATION_SHARE * len(text))) + 1
-    return [text[:cut]], Text(f"{file.name}, the last {1 - CALIBRATION_SHARE:.0%}", [text[cut:]])
+    cut = re.compile(r"\s").search(text, int(CALIBRATION_SHARE * len(text)))
+    if cut is None:
+        raise SystemExit(f"{file}: too little text to judge by")
+    at = cut.end()
+    return [text[:at]], Text(f"{file.name}, the last {1 - CALIBRATION_SHARE:.0%}", [text[at:]])
 
 
 if __name__ == "__main__":

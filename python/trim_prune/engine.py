@@ -234,7 +234,7 @@ def _prune_linear(
     try:
         with timings.phase("correct"):
             if recipe.correction:
-                weight.copy_(corrected(weight, statistics, recipe.correction))
+                weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
             decision = rows.function(RowRequest(weight, importance, statistics, count, recipe))

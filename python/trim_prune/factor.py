@@ -1,4 +1,4 @@
-"""The factor of an inverse Hessian, and the ladder that a failed factorisation climbs."""
+"""The damped Gram matrix, the factor of its inverse, and the ladder that a failed factorisation climbs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 import trim_kernels
 
-DAMPING = 0.01
-"""Added to the diagonal, as a share of its mean; SparseGPT's value."""
-MORE_DAMPING = tuple(DAMPING * 10**power for power in range(1, 6))
+TIMES = (10, 100, 1_000, 10_000, 100_000)
+"""How much more damping is tried, in order."""
 MASK_ONLY = "mask only"
 
 
@@ -28,14 +27,26 @@ class Factor:
     steps: tuple[str, ...] = ()
 
 
-def factorise(gram: Tensor) -> Factor:
-    """The factor of a symmetric Gram matrix [C, C] with 1 % damping; each rung is tried only after the one before.
+def damped(gram: Tensor, tokens: int, damping: float | None, *, times: float = 1) -> Tensor:
+    """H = G + d, ``times`` over, for a Gram matrix [C, C] of so many tokens.
+
+    ``damping`` a number: d is that share of the mean of G's diagonal, for every column (SparseGPT takes 0.01). None:
+    d is 2 C / tokens of each column's own entry: the fewer tokens, the less is a correlation to be trusted.
+    """
+    hessian, diagonal = gram.clone(), gram.diagonal()
+    share = 2 * len(gram) / tokens if damping is None else damping
+    hessian.diagonal().add_(times * share * (diagonal if damping is None else diagonal.mean()))
+    return hessian
+
+
+def factorise(gram: Tensor, tokens: int, damping: float | None) -> Factor:
+    """The factor of a damped symmetric Gram matrix [C, C]; each rung of the ladder is tried only after the one before.
 
     Dead columns (their diagonal becomes 1), ten times the damping up to five times, float64, eigenvalues clipped from
     below, and, if nothing helps, no factor: then only a mask is possible.
     """
     steps: list[str] = []
-    for step, hessian in _ladder(gram):
+    for step, hessian in _ladder(gram, tokens, damping):
         if step:
             steps.append(step)
         try:
@@ -45,24 +56,18 @@ def factorise(gram: Tensor) -> Factor:
     return Factor(None, (*steps, MASK_ONLY))
 
 
-def _ladder(gram: Tensor) -> Iterator[tuple[str, Tensor]]:
-    yield "", _damped(gram, DAMPING)
+def _ladder(gram: Tensor, tokens: int, damping: float | None) -> Iterator[tuple[str, Tensor]]:
+    yield "", damped(gram, tokens, damping)
     alive = gram.clone()
     dead = alive.diagonal() <= 0
     if dead.any():
         alive.diagonal()[dead] = 1.0
-        yield f"{int(dead.sum())} dead columns", _damped(alive, DAMPING)
-    for damping in MORE_DAMPING:
-        yield f"damping {damping:g}", _damped(alive, damping)
-    wide = _damped(alive.to(torch.float64), DAMPING)
+        yield f"{int(dead.sum())} dead columns", damped(alive, tokens, damping)
+    for times in TIMES:
+        yield f"damping times {times}", damped(alive, tokens, damping, times=times)
+    wide = damped(alive.to(torch.float64), tokens, damping)
     yield "float64", wide
     if torch.isfinite(wide).all():
         values, vectors = torch.linalg.eigh(wide)
-        clipped = values.clamp(min=float(DAMPING * values.clamp(min=0).mean()))
+        clipped = values.clamp(min=float(values.clamp(min=0).mean()) / 100)
         yield "eigenvalues clipped", (vectors * clipped) @ vectors.t()
-
-
-def _damped(gram: Tensor, damping: float) -> Tensor:
-    damped = gram.clone()
-    damped.diagonal().add_(damping * gram.diagonal().mean())
-    return damped

@@ -85,11 +85,9 @@ class TableRule(Strict):
 class SwapsOptions(Strict):
     """Options of the solver swaps.
 
-    ``damping``: added to the diagonal of the Gram matrix, as a share of each entry; None: 2 * columns / tokens.
     ``rounds``: at most so many shortlists of a row. ``shortlist``: kept, and pruned, weights in each.
     """
 
-    damping: Annotated[Real, Field(ge=0)] | None = None
     rounds: Whole = Field(default=100, ge=1)
     shortlist: Whole = Field(default=8, ge=1)
 
@@ -98,12 +96,10 @@ class AlpsOptions(Strict):
     """Options of the solver alps.
 
     ``support``: the mask of the scores (``score``), or found by ADMM with the counts of the row budget (``rows``).
-    ``damping``: added to the diagonal of the Gram matrix, as a share of each entry; None: 2 * columns / tokens.
     ``iterations``: at most so many steps of ADMM. ``rho``: its first penalty. ``cg_steps``: conjugate gradients.
     """
 
     support: Literal["score", "rows"] = "rows"
-    damping: Annotated[Real, Field(ge=0)] | None = None
     iterations: Whole = Field(default=300, ge=1)
     rho: Real = Field(default=0.3, gt=0)
     cg_steps: Whole = Field(default=10, ge=0)

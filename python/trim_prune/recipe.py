@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -76,6 +76,9 @@ class Recipe(Strict):
     recapture: bool = False
     correction: Real = Field(default=0.0, ge=0, le=1)
     """Share of what earlier blocks changed that the weights of a linear make up for before they are pruned."""
+    damping: Annotated[Real, Field(ge=0)] | None = None
+    """Added to the diagonal of Gram matrices before they are inverted, as a share of its mean; None: to each entry
+    2 * columns / tokens of itself."""
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     strict: bool = Field(default=False, strict=True)

@@ -34,6 +34,7 @@ class LinearStatistics:
         self._gram: Tensor | None = None
         self._drift: Tensor | None = None
         self._inputs: list[Tensor] = []
+        self._factors: dict[float | None, Factor] = {}
 
     @property
     def column_energy(self) -> Tensor:
@@ -64,15 +65,16 @@ class LinearStatistics:
             raise RuntimeError("drift was not collected: declare it in needs")
         return self._drift
 
-    @cached_property
-    def factor(self) -> Factor:
-        """The factor of the inverse of the Gram matrix that optimal-brain-surgeon scores and updates share."""
-        return factorise(self.gram)
+    def factor(self, damping: float | None) -> Factor:
+        """The factor of the inverse of the damped Gram matrix that optimal-brain-surgeon scores and updates share."""
+        if damping not in self._factors:
+            self._factors[damping] = factorise(self.gram, self.tokens, damping)
+        return self._factors[damping]
 
     @property
     def steps(self) -> tuple[str, ...]:
         """What the factorisation had to fall back to; empty if nothing asked for it."""
-        return self.factor.steps if "factor" in self.__dict__ else ()
+        return tuple(step for factor in self._factors.values() for step in factor.steps)
 
     def add(
         self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int], dense: Tensor | None = None

@@ -16,7 +16,7 @@ def obs(request: ScoreRequest) -> Importance:
     is Wanda's, from the diagonal of the Gram matrix; ``statistics.steps`` tells.
     """
     statistics = request.statistics
-    energy, upper = statistics.gram.diagonal().to(torch.float64), statistics.factor.upper
+    energy, upper = statistics.gram.diagonal().to(torch.float64), statistics.factor(request.recipe.damping).upper
     if upper is None:
         column_scale = (energy / statistics.sequences).sqrt()
     else:

@@ -32,7 +32,7 @@ def alps(request: SolveRequest) -> Tensor:
     mask = trim_kernels.row_mask(
         weight, request.prune_count, column_scale=importance.column_scale, score=importance.score
     )
-    correlation, norm = damped_correlation(request.statistics, options.damping)
+    correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
     dense = weight.to(torch.float32)
     # No square of a weight overflows.
     size = dense.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)

@@ -6,25 +6,22 @@ import torch
 from torch import Tensor
 
 from ..calibration.statistics import LinearStatistics
+from ..factor import damped
 
 
 def damped_correlation(statistics: LinearStatistics, damping: float | None) -> tuple[Tensor, Tensor]:
-    """The damped Gram matrix of unit diagonal, and what it was divided by.
+    """The damped Gram matrix H of :func:`damped`, as diag(norm) K diag(norm) up to a factor, K of unit diagonal.
 
-    H = G + damping * diag(G) = (1 + damping) * diag(norm) K diag(norm). A column without input has norm 0 and row and
-    column 0 in K but for its diagonal. damping None: 2 * columns / tokens, which did best on inputs that were not seen,
-    from half a token a column to fourteen; the fewer tokens, the less is a correlation to be trusted.
+    A column that H knows nothing of has norm 0, and row and column 0 in K but for its diagonal.
 
     Returns:
         K float32 [C, C]; norm float32 [C], the largest of which is 1.
     """
-    gram = statistics.gram
-    if damping is None:
-        damping = 2 * gram.shape[0] / statistics.tokens
+    correlation = damped(statistics.gram, statistics.tokens, damping)
     # The largest norm becomes 1, so that no square of a weight overflows.
-    norm = gram.diagonal().clamp(min=0).sqrt()
+    norm = correlation.diagonal().clamp(min=0).sqrt()
     inverse = torch.where(norm > 0, 1 / norm, 0)
-    correlation = gram * (inverse / (1 + damping))
+    correlation *= inverse
     correlation *= inverse[:, None]
     correlation.fill_diagonal_(1)
     return correlation, norm / norm.max().clamp(min=torch.finfo(norm.dtype).tiny)

@@ -8,10 +8,9 @@ from torch import Tensor
 import trim_kernels
 
 from ..budgets.rows.whole import whole_counts
-from ..factor import DAMPING
 from ..scores.base import Importance
 from .base import SolveRequest, register_solver
-from .gram import conjugate_gradients
+from .gram import conjugate_gradients, damped_correlation
 from .mask import mask
 
 BLOCK = 128
@@ -30,7 +29,7 @@ def sparsegpt(request: SolveRequest) -> Tensor:
     else each by itself. At the end ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row
     nearer to the least squares.
     """
-    factor = request.statistics.factor.upper
+    factor = request.statistics.factor(request.recipe.damping).upper
     if factor is None:
         return mask(request)
     weight = request.weight.to(torch.float32, copy=True)
@@ -69,15 +68,10 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
 
 def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
     """Survivors nearer to those that minimise the output error, with the damping of the factor."""
-    hessian = request.statistics.gram.clone()
-    hessian.diagonal().add_(DAMPING * hessian.diagonal().mean())
-    norm = hessian.diagonal().sqrt()
-    # Inputs that are all zero: nothing is to be gained, and nothing to be divided by.
-    norm.masked_fill_(norm == 0, 1)
-    hessian /= norm
-    hessian /= norm[:, None]
-    target = (request.weight.to(torch.float32) * norm) @ hessian
-    return conjugate_gradients(target, hessian, weight * norm, kept, request.recipe.sparsegpt.refine) / norm
+    correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
+    target = (request.weight.to(torch.float32) * norm) @ correlation
+    refined = conjugate_gradients(target, correlation, weight * norm, kept, request.recipe.sparsegpt.refine) / norm
+    return torch.where(norm > 0, refined, weight)
 
 
 def _share(counts: Tensor, column: int, columns: int) -> Tensor:

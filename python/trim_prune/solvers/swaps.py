@@ -33,7 +33,7 @@ def swaps(request: SolveRequest) -> Tensor:
     kept = trim_kernels.row_mask(
         weight, request.prune_count, column_scale=importance.column_scale, score=importance.score
     )
-    correlation, norm = damped_correlation(request.statistics, options.damping)
+    correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
     rows = max(1, TILE // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
         value = weight[start : start + rows].to(torch.float32)

@@ -13,7 +13,7 @@ from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.factor import Factor
 from trim_prune.scores import SCORES
 
-RECIPE = Recipe(sparsity=0.5, score="obs")
+RECIPE = Recipe(sparsity=0.5, score="obs", damping=0.01)
 
 
 def obs(weight, inputs):
@@ -68,7 +68,7 @@ def test_without_a_factor_it_is_wandas_score():
     weight, inputs = random(3, 12)
     statistics = LinearStatistics()
     statistics.add(inputs, frozenset({"gram", "column_energy"}), [])
-    statistics.factor = Factor(None, ("float64", "mask only"))
+    statistics._factors[RECIPE.damping] = Factor(None, ("float64", "mask only"))
     request = ScoreRequest(weight, statistics, RECIPE)
     expected = SCORES.get("wanda").function(request).column_scale
     torch.testing.assert_close(SCORES.get("obs").function(request).column_scale, expected, rtol=1e-6, atol=0)

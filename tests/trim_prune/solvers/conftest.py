@@ -35,14 +35,15 @@ def errors(before, after, gram):
 def solve():
     """Run one solver on one linear with Wanda's score."""
 
-    def run(name, weight, inputs, count, *, compete=False, gram=None, **options):
+    def run(name, weight, inputs, count, *, compete=False, gram=None, damping=None, **options):
         statistics = LinearStatistics()
         statistics.add(inputs[None], frozenset({"column_energy", "gram"}), [])
         if gram is not None:
             statistics.gram.copy_(gram)
         counts = torch.as_tensor(count, dtype=torch.int32).expand(weight.shape[0]).contiguous()
         importance = Importance(column_scale=statistics.column_energy.sqrt().float())
-        recipe = Recipe.build({"sparsity": 0.5, "solver": name, **({name: options} if options else {})})
+        values = {"sparsity": 0.5, "solver": name, "damping": damping}
+        recipe = Recipe.build(values | ({name: options} if options else {}))
         after = weight.clone(memory_format=torch.preserve_format)
         request = SolveRequest(after, counts, compete, importance, statistics, recipe)
         kept = unpack_bits(SOLVERS.get(name).function(request), weight.shape[1])
