@@ -6,9 +6,14 @@ import pytest
 import torch
 
 import trim_kernels
-from trim_prune.factor import factorise
+from trim_prune.factor import factorise as factorise_by
 
-DAMPINGS = [f"damping {damping}" for damping in ("0.1", "1", "10", "100", "1000")]
+DAMPINGS = [f"damping times {times}" for times in (10, 100, 1000, 10000, 100000)]
+
+
+def factorise(gram):
+    """With SparseGPT's damping, for which the number of tokens does not matter."""
+    return factorise_by(gram, 1, 0.01)
 
 
 def gram_of(tokens, columns, seed=0):
@@ -111,7 +116,7 @@ def test_eigenvalues_are_clipped_where_no_damping_helps(excess):
     factor = factorise(coupled(excess))
     assert factor.steps == (*DAMPINGS, "float64", "eigenvalues clipped")
     values, vectors = torch.linalg.eigh(damped(coupled(excess), 0.01))
-    clipped = values.clamp(min=0.01 * values.clamp(min=0).mean().item())
+    clipped = values.clamp(min=values.clamp(min=0).mean().item() / 100)
     is_inverse_factor(factor.upper, (vectors * clipped) @ vectors.t())
 
 
@@ -123,6 +128,33 @@ def test_what_is_not_finite_ends_in_a_mask(value, place):
     factor = factorise(gram)
     assert factor.upper is None
     assert factor.steps == (*DAMPINGS, "float64", "mask only")
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 63, 640])
+def test_without_a_damping_each_entry_grows_by_what_the_tokens_leave_unknown(tokens):
+    gram = gram_of(tokens, 64)
+    factor = factorise_by(gram, tokens, None)
+    wide = gram.double()
+    assert factor.steps == ()
+    is_inverse_factor(factor.upper, wide + 2 * 64 / tokens * wide.diagonal().diag())
+
+
+def test_without_a_damping_a_column_of_zeros_is_dead():
+    gram = gram_of(40, 8)
+    gram[3], gram[:, 3] = 0, 0
+    factor = factorise_by(gram, 40, None)
+    alive = gram.double()
+    alive[3, 3] = 1
+    assert factor.steps == ("1 dead columns",)
+    is_inverse_factor(factor.upper, alive + 2 * 8 / 40 * alive.diagonal().diag())
+
+
+def test_no_damping_at_all_ends_in_clipped_eigenvalues_if_tokens_are_missing():
+    gram = torch.ones(6, 6)
+    factor = factorise_by(gram, 1, 0.0)
+    assert factor.steps == (*DAMPINGS, "float64", "eigenvalues clipped")
+    values, vectors = torch.linalg.eigh(gram.double())
+    is_inverse_factor(factor.upper, (vectors * values.clamp(min=0.01)) @ vectors.t())
 
 
 def test_every_rung_is_tried_in_order_and_recorded(monkeypatch):

@@ -16,7 +16,7 @@ from trim_prune.cli import main
 from trim_prune.factor import Factor, factorise
 
 RECIPE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "rows": "uniform", "solver": "sparsegpt", "device": "cpu"}
-LADDER = [f"damping {damping}" for damping in ("0.1", "1", "10", "100", "1000")]
+LADDER = [f"damping times {times}" for times in (10, 100, 1000, 10000, 100000)]
 LADDER += ["float64", "eigenvalues clipped", "mask only"]
 
 
@@ -34,9 +34,9 @@ def no_factors(monkeypatch):
 def wide_factors_fail(monkeypatch):
     """Linears with as many columns as the tiny Llama's down_proj need float64; one per block."""
 
-    def some(gram):
-        factor = factorise(gram)
-        return Factor(factor.upper, ("damping 0.1", "float64")) if len(gram) == 48 else factor
+    def some(gram, *damping):
+        factor = factorise(gram, *damping)
+        return Factor(factor.upper, ("damping times 10", "float64")) if len(gram) == 48 else factor
 
     monkeypatch.setattr(statistics, "factorise", some)
 
@@ -101,7 +101,7 @@ def test_correction_without_a_factor_leaves_the_weights_as_they_are(no_factors, 
 def test_strict_refuses_and_names_block_and_linear(wide_factors_fail, tokenizer, text):
     message = (
         r"a linear needs more than was asked for\n  where:    block 0, model\.layers\.0\.mlp\.down_proj\n"
-        r"(.|\n)*got: +damping 0\.1, then float64\n(.|\n)*fix: +more calibration text"
+        r"(.|\n)*got: +damping times 10, then float64\n(.|\n)*fix: +more calibration text"
     )
     with pytest.raises(TrimPruneError, match=message):
         prune(make_model("llama"), RECIPE | {"strict": True}, [text], tokenizer=tokenizer)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,6 +12,12 @@ from trim_prune.factor import factorise
 from trim_prune.solvers import sparsegpt
 
 MASKS = ["fixed", "inside", "blocks"]
+
+
+@pytest.fixture
+def solve(solve):
+    """With the published damping, unless another is given."""
+    return partial(solve, damping=0.01)
 
 
 def wandas_mask(weight, gram, counts):
@@ -57,7 +65,7 @@ def test_fixed_is_the_update_on_the_mask_of_the_scores(solve, linear, counts):
     solved = solve("sparsegpt", weight, inputs, counts)
     counts = torch.as_tensor(counts, dtype=torch.int32).expand(12).contiguous()
     expected, kept = weight.clone(), wandas_mask(weight, solved.gram, counts)
-    trim_kernels.obs_update_(expected, kept, factorise(solved.gram).upper)
+    trim_kernels.obs_update_(expected, kept, factorise(solved.gram, 1, 0.01).upper)
     assert torch.equal(solved.kept, kept)
     assert torch.equal(solved.weight, expected)
 
@@ -93,7 +101,7 @@ def test_blocks_with_the_published_counts_is_the_published_algorithm(solve, line
     published, size = weight.clone(), 16 * 128
     counts = trim_kernels.uniform_counts(16, 256, 2 * each)
     solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
-    sparsegpt_paper.update(published, factorise(solved.gram).upper, (each - 0.5) / size)
+    sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, (each - 0.5) / size)
     assert torch.equal(solved.weight == 0, published == 0)
     assert torch.equal(~solved.kept, published == 0)
     torch.testing.assert_close(solved.weight, published, rtol=1e-3, atol=1e-5)
@@ -125,7 +133,7 @@ def test_deliberate_difference_blocks_takes_exactly_what_was_asked(solve, linear
     total = round(0.7 * weight.numel())
     counts = trim_kernels.uniform_counts(10, 300, total)
     solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
-    sparsegpt_paper.update(published, factorise(solved.gram).upper, 0.7)
+    sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, 0.7)
     ours, theirs = (
         [int((w[:, a:b] == 0).sum()) for a, b in ((0, 128), (128, 256), (256, 300))] for w in (solved.weight, published)
     )
@@ -144,7 +152,7 @@ def test_deliberate_difference_ties_go_in_row_major_order(solve):
     counts = trim_kernels.uniform_counts(4, 128, 200)
     solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     published = weight.clone()
-    sparsegpt_paper.update(published, factorise(solved.gram).upper, 199.5 / 512)
+    sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, 199.5 / 512)
     assert torch.equal(~solved.kept.flatten(), torch.arange(512) < 200)
     assert not published.any()
 
@@ -189,13 +197,14 @@ def test_odd_shapes_prune_everything_or_nothing(solve, linear, mask, compete, ro
     assert int((solved.weight == 0).sum()) == rows * round(share * columns)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("tokens", [100, 1000])
-def test_the_output_error_is_below_that_of_the_mask(solve, linear, mask, tokens):
+def test_the_output_error_is_below_that_of_the_mask(solve, linear, mask, tokens, damping):
     weight, inputs = linear(24, 200, tokens)
     plain = solve("mask", weight, inputs, 120).errors.sum()
-    solved = solve("sparsegpt", weight, inputs, 120, mask=mask).errors.sum()
-    refined = solve("sparsegpt", weight, inputs, 120, mask=mask, refine=10).errors.sum()
+    solved = solve("sparsegpt", weight, inputs, 120, mask=mask, damping=damping).errors.sum()
+    refined = solve("sparsegpt", weight, inputs, 120, mask=mask, damping=damping, refine=10).errors.sum()
     assert refined < solved < plain
 
 
@@ -219,22 +228,40 @@ def test_refining_keeps_the_mask_and_nears_the_least_squares(solve, linear, mask
     assert final <= error(best) * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("refine", [0, 3])
-def test_inputs_that_are_all_zero_leave_finite_weights(solve, linear, mask, refine):
+def test_inputs_that_are_all_zero_leave_finite_weights(solve, linear, mask, refine, damping):
     weight, inputs = linear(4, 16, 10)
-    solved = solve("sparsegpt", weight, 0 * inputs, 7, mask=mask, refine=refine)
+    solved = solve("sparsegpt", weight, 0 * inputs, 7, mask=mask, damping=damping, refine=refine)
     assert torch.equal(solved.weight, weight * solved.kept)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("refine", [0, 3])
-def test_columns_without_input_get_no_other_weights(solve, linear, mask, refine):
+def test_columns_without_input_get_no_other_weights(solve, linear, mask, refine, damping):
     weight, inputs = linear(8, 24, 100)
     inputs[:, :10] = 0
-    solved = solve("sparsegpt", weight, inputs, 12, mask=mask, refine=refine)
+    solved = solve("sparsegpt", weight, inputs, 12, mask=mask, damping=damping, refine=refine)
     kept = solved.kept[:, :10]
     torch.testing.assert_close(solved.weight[:, :10][kept], weight[:, :10][kept], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("damping", [None, 0.01])
+@pytest.mark.parametrize("compete", [False, True])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_inside_takes_weights_without_input_first(solve, linear, size, compete, damping):
+    weight, inputs = linear(8, 200, 500)
+    inputs[:, 50:70], inputs[:, 150:160] = 0, 0
+    weight[:, 50:70] *= 1e3
+    dead = inputs.square().sum(0) == 0
+    fewer, more = (
+        solve("sparsegpt", weight, size * inputs, count, compete=compete, mask="inside", damping=damping)
+        for count in (20, 40)
+    )
+    assert fewer.kept[:, ~dead].all()
+    assert not more.kept[:, dead].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
