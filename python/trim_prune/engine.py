@@ -247,6 +247,8 @@ def _prune_linear(
             request = SolveRequest(weight, prune_count, rows.rows_compete, importance, statistics, recipe)
             kept = SOLVERS.get(recipe.solver).function(request)
             prune_count = _checked_counts(kept, request)
+            if not torch.isfinite(weight).all():
+                raise ValueError(f"solver {recipe.solver!r} leaves NaN or infinity in the weights")
             zeros = weight.numel() - int(torch.count_nonzero(weight))
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error

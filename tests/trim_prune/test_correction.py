@@ -85,21 +85,21 @@ def test_infinity_in_the_drift_is_noticed(drifted):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_nothing_of_it_changes_nothing(drifted, dtype):
     weight, inputs, dense = drifted(dtype=dtype)
-    assert torch.equal(corrected(weight, measured(inputs, dense), 0.0), weight)
+    assert torch.equal(corrected(weight, measured(inputs, dense), 0.0, 0.01), weight)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_inputs_that_did_not_change_change_nothing(drifted, dtype, share):
     weight, inputs, _ = drifted(dtype=dtype)
-    assert torch.equal(corrected(weight, measured(inputs, inputs), share), weight)
+    assert torch.equal(corrected(weight, measured(inputs, inputs), share, 0.01), weight)
 
 
 @pytest.mark.parametrize("tokens", [12, 40, 400])
 def test_all_of_it_is_ridge_least_squares(drifted, tokens):
     weight, inputs, dense = drifted(tokens)
     before = weight.clone()
-    found = corrected(weight, measured(inputs, dense), 1.0)
+    found = corrected(weight, measured(inputs, dense), 1.0, 0.01)
     x, wanted, wide = inputs.double().flatten(0, 1), dense.double().flatten(0, 1), weight.double()
     gram = x.t() @ x
     ridge = 0.01 * gram.diagonal().mean() * torch.eye(24, dtype=torch.float64)
@@ -113,7 +113,7 @@ def test_the_more_of_it_the_nearer_the_outputs(drifted):
     weight, inputs, dense = drifted()
     statistics = measured(inputs, dense)
     distances = [
-        distance(corrected(weight, statistics, share), inputs, weight, dense) for share in (0.0, 0.25, 0.5, 1.0)
+        distance(corrected(weight, statistics, share, 0.01), inputs, weight, dense) for share in (0.0, 0.25, 0.5, 1.0)
     ]
     assert distances == sorted(distances, reverse=True)
     assert distances[0] == distance(weight, inputs, weight, dense)
@@ -123,16 +123,16 @@ def test_the_more_of_it_the_nearer_the_outputs(drifted):
 def test_half_weights_are_corrected_in_float32_and_rounded(drifted):
     weight, inputs, dense = drifted(dtype=torch.bfloat16)
     statistics = measured(inputs, dense)
-    found = corrected(weight, statistics, 0.5)
+    found = corrected(weight, statistics, 0.5, 0.01)
     assert found.dtype == torch.bfloat16
-    assert torch.equal(found, corrected(weight.float(), statistics, 0.5).to(torch.bfloat16))
+    assert torch.equal(found, corrected(weight.float(), statistics, 0.5, 0.01).to(torch.bfloat16))
 
 
 def test_without_a_factor_nothing_changes(drifted):
     weight, inputs, dense = drifted()
     statistics = measured(inputs, dense)
-    statistics.factor = Factor(None, ("mask only",))
-    assert corrected(weight, statistics, 1.0) is weight
+    statistics.factor = lambda damping: Factor(None, ("mask only",))
+    assert corrected(weight, statistics, 1.0, 0.01) is weight
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def seen(monkeypatch):
     """For each linear, in order: its block, whether its drift was zero, and how large beside its Gram matrix."""
     found = []
 
-    def record(weight, statistics, share):
+    def record(weight, statistics, share, damping):
         found.append((statistics.drift, statistics.gram, share))
-        return corrected(weight, statistics, share)
+        return corrected(weight, statistics, share, damping)
 
     monkeypatch.setattr(engine, "corrected", record)
     return found
@@ -184,15 +184,15 @@ def test_the_first_block_is_pruned_as_without_correction(tokenizer, text):
 
 
 def test_the_outputs_of_a_corrected_model_are_nearer_to_the_dense_one(tokenizer, text):
-    dense, recipe = make_model("llama"), RECIPE | {"samples": 40, "seqlen": 48, "solver": "sparsegpt"}
-    ids = torch.tensor([tokenizer(text)["input_ids"][:48]])
-    distances = []
-    for correction in (0.0, 1.0):
-        model = make_model("llama")
-        prune(model, recipe | {"correction": correction}, [text], tokenizer=tokenizer)
-        with torch.no_grad():
-            distances.append(float((model(input_ids=ids).logits - dense(input_ids=ids).logits).square().mean()))
-    assert distances[1] < distances[0]
+    recipe = RECIPE | {"samples": 40, "seqlen": 48, "damping": 0.01}
+    tokens = calibration_tokens(tokenizer, open_text([text]), samples=40, seqlen=48, seed=0).token_ids
+    with torch.no_grad():
+        wanted, distances = make_model("llama")(input_ids=tokens).logits, []
+        for correction in (0.0, 0.5, 1.0):
+            model = make_model("llama")
+            prune(model, recipe | {"correction": correction}, [text], tokenizer=tokenizer)
+            distances.append(float((model(input_ids=tokens).logits - wanted).square().mean()))
+    assert max(distances[1:]) < distances[0]
 
 
 @pytest.mark.parametrize("recapture", [False, True])

@@ -7,7 +7,7 @@ import torch
 from tiny_models import linears_of, make_model, zeros
 
 import trim_prune
-from trim_kernels import pack_bits, uniform_counts
+from trim_kernels import pack_bits, row_mask, uniform_counts
 from trim_prune import Importance, RowDecision, TrimPruneError, prune
 
 BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "rows": "uniform"}
@@ -153,3 +153,15 @@ def test_a_solver_that_prunes_other_counts_is_refused_with_the_linear():
 
     with pytest.raises(TrimPruneError, match=r"'too-few' prunes 0 weights in place of(.|\n)*block 0, .*q_proj"):
         prune(make_model("llama"), BASE | {"score": "magnitude", "solver": "too-few"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_solver_that_leaves_what_is_not_finite_is_refused_at_once(value):
+    @trim_prune.register_solver("wild")
+    def wild(request):
+        kept = row_mask(request.weight, request.prune_count)
+        request.weight.masked_fill_(~kept, 0).masked_fill_(kept, value)
+        return pack_bits(kept)
+
+    with pytest.raises(TrimPruneError, match=r"'wild' leaves NaN or infinity(.|\n)*block 0, .*q_proj"):
+        prune(make_model("llama"), BASE | {"score": "magnitude", "solver": "wild"})

@@ -34,8 +34,8 @@ def no_factors(monkeypatch):
 def wide_factors_fail(monkeypatch):
     """Linears with as many columns as the tiny Llama's down_proj need float64; one per block."""
 
-    def some(gram, tokens, damping):
-        factor = factorise(gram, tokens, damping)
+    def some(gram, *damping):
+        factor = factorise(gram, *damping)
         return Factor(factor.upper, ("damping times 10", "float64")) if len(gram) == 48 else factor
 
     monkeypatch.setattr(statistics, "factorise", some)

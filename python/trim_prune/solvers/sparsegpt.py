@@ -47,7 +47,8 @@ def sparsegpt(request: SolveRequest) -> Tensor:
 
 def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Tensor:
     kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-    scale = factor.diagonal().reciprocal()
+    # Weights of a column that was always zero change nothing, and go first.
+    scale = factor.diagonal().reciprocal().masked_fill(request.statistics.gram.diagonal() == 0, 0)
     columns = weight.shape[1]
     left = request.prune_count
     asked = left.sum() if request.rows_compete else left

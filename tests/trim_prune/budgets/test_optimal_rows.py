@@ -17,7 +17,7 @@ from trim_prune.scores import SCORES
 def request_for():
     """A row request for a linear with correlated inputs [tokens, C] and rows of unlike size."""
 
-    def make(rows, columns, count, *, tokens=200, spread=None, seed=0, scored=False, dtype=torch.float32):
+    def make(rows, columns, count, *, tokens=200, spread=None, seed=0, scored=False, dtype=torch.float32, damping=0.0):
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape):
@@ -30,7 +30,7 @@ def request_for():
         scale = statistics.column_energy.sqrt().float()
         importance = Importance(score=weight.float().abs() * scale) if scored else Importance(column_scale=scale)
         optimal = {} if spread is None else {"optimal": {"spread": spread}}
-        recipe = Recipe.build({"sparsity": count / weight.numel(), "rows": "optimal", **optimal})
+        recipe = Recipe.build({"sparsity": count / weight.numel(), "rows": "optimal", "damping": damping, **optimal})
         return RowRequest(weight, importance, statistics, count, recipe), inputs
 
     return make

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,6 +12,12 @@ from trim_prune.factor import factorise
 from trim_prune.solvers import sparsegpt
 
 MASKS = ["fixed", "inside", "blocks"]
+
+
+@pytest.fixture
+def solve(solve):
+    """With the published damping, unless another is given."""
+    return partial(solve, damping=0.01)
 
 
 def wandas_mask(weight, gram, counts):
@@ -54,7 +62,7 @@ def chosen_inside(weight, gram, counts, block, compete):
 def test_fixed_is_the_update_on_the_mask_of_the_scores(solve, linear, counts):
     weight, inputs = linear(12, 40, 200)
     counts = torch.arange(12, dtype=torch.int32) * 3 if counts == "rows" else counts
-    solved = solve("sparsegpt", weight, inputs, counts, damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts)
     counts = torch.as_tensor(counts, dtype=torch.int32).expand(12).contiguous()
     expected, kept = weight.clone(), wandas_mask(weight, solved.gram, counts)
     trim_kernels.obs_update_(expected, kept, factorise(solved.gram, 1, 0.01).upper)
@@ -69,7 +77,7 @@ def test_inside_chooses_among_all_columns_that_are_left(solve, linear, monkeypat
     monkeypatch.setattr(sparsegpt, "BLOCK", 8)
     weight, inputs = linear(6, columns, 150, seed)
     counts = torch.arange(6, dtype=torch.int32) * columns // 6
-    solved = solve("sparsegpt", weight, inputs, counts, compete=compete, mask="inside", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=compete, mask="inside")
     expected, kept = chosen_inside(weight, solved.gram, counts, 8, compete)
     assert torch.equal(solved.kept, kept)
     torch.testing.assert_close(solved.weight.double(), expected, rtol=1e-3, atol=1e-5)
@@ -78,8 +86,8 @@ def test_inside_chooses_among_all_columns_that_are_left(solve, linear, monkeypat
 def test_inside_keeps_the_counts_of_rows_or_their_sum(solve, linear):
     weight, inputs = linear(12, 300, 900)
     counts = torch.arange(12, dtype=torch.int32) * 20
-    bound = solve("sparsegpt", weight, inputs, counts, mask="inside", damping=0.01)
-    free = solve("sparsegpt", weight, inputs, counts, compete=True, mask="inside", damping=0.01)
+    bound = solve("sparsegpt", weight, inputs, counts, mask="inside")
+    free = solve("sparsegpt", weight, inputs, counts, compete=True, mask="inside")
     assert torch.equal(counts_of(bound.kept), counts)
     assert not torch.equal(counts_of(free.kept), counts)
     assert int(counts_of(free.kept).sum()) == int(counts.sum())
@@ -92,7 +100,7 @@ def test_blocks_with_the_published_counts_is_the_published_algorithm(solve, line
     weight, inputs = linear(16, 256, 700, seed)
     published, size = weight.clone(), 16 * 128
     counts = trim_kernels.uniform_counts(16, 256, 2 * each)
-    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, (each - 0.5) / size)
     assert torch.equal(solved.weight == 0, published == 0)
     assert torch.equal(~solved.kept, published == 0)
@@ -108,7 +116,7 @@ def test_blocks_with_the_published_statistics_differs_by_float_ties_only(solve, 
     assert not dead.any()
     sparsegpt_paper.update(published, factor, (1434 - 0.5) / 2048)
     counts = trim_kernels.uniform_counts(16, 256, 2 * 1434)
-    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     other = solved.kept != (published != 0)
     assert int(other.sum()) <= 4
     torch.testing.assert_close(solved.errors, errors_of(solved, published), rtol=1e-2, atol=0)
@@ -124,7 +132,7 @@ def test_deliberate_difference_blocks_takes_exactly_what_was_asked(solve, linear
     published, sizes = weight.clone(), [10 * 128, 10 * 128, 10 * 44]
     total = round(0.7 * weight.numel())
     counts = trim_kernels.uniform_counts(10, 300, total)
-    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, 0.7)
     ours, theirs = (
         [int((w[:, a:b] == 0).sum()) for a, b in ((0, 128), (128, 256), (256, 300))] for w in (solved.weight, published)
@@ -142,7 +150,7 @@ def test_deliberate_difference_blocks_takes_exactly_what_was_asked(solve, linear
 def test_deliberate_difference_ties_go_in_row_major_order(solve):
     weight, inputs = torch.ones(4, 128), 2 * torch.eye(128)
     counts = trim_kernels.uniform_counts(4, 128, 200)
-    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     published = weight.clone()
     sparsegpt_paper.update(published, factorise(solved.gram, 1, 0.01).upper, 199.5 / 512)
     assert torch.equal(~solved.kept.flatten(), torch.arange(512) < 200)
@@ -154,7 +162,7 @@ def test_deliberate_difference_dead_columns_go_no_further_than_the_count(solve, 
     inputs[:, :32] = 0
     weight[:, :32] *= 1e-3
     counts = trim_kernels.uniform_counts(16, 128, 300)
-    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, compete=True, mask="blocks")
     # The published script sets all 512 weights of dead columns to zero before it begins; they cost nothing, but the
     # sparsity is then not what was asked for.
     factor, dead = sparsegpt_paper.factorise(solved.gram)
@@ -170,7 +178,7 @@ def test_deliberate_difference_dead_columns_go_no_further_than_the_count(solve, 
 def test_blocks_of_bound_rows_take_the_share_of_each_row(solve, linear):
     weight, inputs = linear(12, 300, 900)
     counts = torch.arange(12, dtype=torch.int32) * 20
-    solved = solve("sparsegpt", weight, inputs, counts, mask="blocks", damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, counts, mask="blocks")
     for last in (128, 256, 300):
         expected = [round(int(count) * last / 300) for count in counts]
         assert counts_of(solved.kept[:, :last]).tolist() == expected
@@ -183,28 +191,27 @@ def test_blocks_of_bound_rows_take_the_share_of_each_row(solve, linear):
 @pytest.mark.parametrize("refine", [0, 2])
 def test_odd_shapes_prune_everything_or_nothing(solve, linear, mask, compete, rows, columns, share, refine):
     weight, inputs = linear(rows, columns, 60)
-    solved = solve(
-        "sparsegpt", weight, inputs, round(share * columns), compete=compete, mask=mask, refine=refine, damping=0.01
-    )
+    solved = solve("sparsegpt", weight, inputs, round(share * columns), compete=compete, mask=mask, refine=refine)
     if share == 0:
         torch.testing.assert_close(solved.weight, weight, rtol=1e-5 if refine else 0, atol=0)
     assert int((solved.weight == 0).sum()) == rows * round(share * columns)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("tokens", [100, 1000])
-def test_the_output_error_is_below_that_of_the_mask(solve, linear, mask, tokens):
+def test_the_output_error_is_below_that_of_the_mask(solve, linear, mask, tokens, damping):
     weight, inputs = linear(24, 200, tokens)
     plain = solve("mask", weight, inputs, 120).errors.sum()
-    solved = solve("sparsegpt", weight, inputs, 120, mask=mask, damping=0.01).errors.sum()
-    refined = solve("sparsegpt", weight, inputs, 120, mask=mask, refine=10, damping=0.01).errors.sum()
+    solved = solve("sparsegpt", weight, inputs, 120, mask=mask, damping=damping).errors.sum()
+    refined = solve("sparsegpt", weight, inputs, 120, mask=mask, damping=damping, refine=10).errors.sum()
     assert refined < solved < plain
 
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_refining_keeps_the_mask_and_nears_the_least_squares(solve, linear, mask):
     weight, inputs = linear(10, 60, 300)
-    solved = [solve("sparsegpt", weight, inputs, 40, mask=mask, refine=steps, damping=0.01) for steps in (0, 5, 60)]
+    solved = [solve("sparsegpt", weight, inputs, 40, mask=mask, refine=steps) for steps in (0, 5, 60)]
     assert all(torch.equal(other.kept, solved[0].kept) for other in solved)
     gram = solved[0].gram.double()
     gram.diagonal().add_(0.01 * gram.diagonal().mean())
@@ -221,22 +228,40 @@ def test_refining_keeps_the_mask_and_nears_the_least_squares(solve, linear, mask
     assert final <= error(best) * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("refine", [0, 3])
-def test_inputs_that_are_all_zero_leave_finite_weights(solve, linear, mask, refine):
+def test_inputs_that_are_all_zero_leave_finite_weights(solve, linear, mask, refine, damping):
     weight, inputs = linear(4, 16, 10)
-    solved = solve("sparsegpt", weight, 0 * inputs, 7, mask=mask, refine=refine, damping=0.01)
+    solved = solve("sparsegpt", weight, 0 * inputs, 7, mask=mask, damping=damping, refine=refine)
     assert torch.equal(solved.weight, weight * solved.kept)
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("refine", [0, 3])
-def test_columns_without_input_get_no_other_weights(solve, linear, mask, refine):
+def test_columns_without_input_get_no_other_weights(solve, linear, mask, refine, damping):
     weight, inputs = linear(8, 24, 100)
     inputs[:, :10] = 0
-    solved = solve("sparsegpt", weight, inputs, 12, mask=mask, refine=refine, damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, 12, mask=mask, damping=damping, refine=refine)
     kept = solved.kept[:, :10]
     torch.testing.assert_close(solved.weight[:, :10][kept], weight[:, :10][kept], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("damping", [None, 0.01])
+@pytest.mark.parametrize("compete", [False, True])
+@pytest.mark.parametrize("size", [1e-4, 1.0, 1e4])
+def test_inside_takes_weights_without_input_first(solve, linear, size, compete, damping):
+    weight, inputs = linear(8, 200, 500)
+    inputs[:, 50:70], inputs[:, 150:160] = 0, 0
+    weight[:, 50:70] *= 1e3
+    dead = inputs.square().sum(0) == 0
+    fewer, more = (
+        solve("sparsegpt", weight, size * inputs, count, compete=compete, mask="inside", damping=damping)
+        for count in (20, 40)
+    )
+    assert fewer.kept[:, ~dead].all()
+    assert not more.kept[:, dead].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -245,9 +270,7 @@ def test_columns_without_input_get_no_other_weights(solve, linear, mask, refine)
 def test_half_weights_are_solved_in_float32_and_rounded(solve, linear, dtype, mask, refine):
     weight, inputs = linear(20, 150, 300)
     half = weight.to(dtype)
-    solved, same = (
-        solve("sparsegpt", w, inputs, 90, mask=mask, refine=refine, damping=0.01) for w in (half, half.float())
-    )
+    solved, same = (solve("sparsegpt", w, inputs, 90, mask=mask, refine=refine) for w in (half, half.float()))
     assert solved.weight.dtype == dtype
     assert torch.equal(solved.kept, same.kept)
     assert torch.equal(solved.weight, same.weight.to(dtype))
@@ -257,7 +280,7 @@ def test_half_weights_are_solved_in_float32_and_rounded(solve, linear, dtype, ma
 def test_a_strided_weight_is_pruned_in_place(solve, linear, mask):
     weight, inputs = linear(10, 150, 300)
     strided = weight.t().contiguous().t()
-    solved, same = (solve("sparsegpt", w, inputs, 90, mask=mask, damping=0.01) for w in (strided, weight))
+    solved, same = (solve("sparsegpt", w, inputs, 90, mask=mask) for w in (strided, weight))
     assert torch.equal(solved.weight, same.weight)
 
 
@@ -266,7 +289,7 @@ def test_a_strided_weight_is_pruned_in_place(solve, linear, mask):
 def test_without_a_factor_it_is_the_mask(solve, linear, mask, compete):
     weight, inputs = linear(6, 16, 40)
     nowhere = torch.full((16, 16), torch.nan)
-    solved = solve("sparsegpt", weight, inputs, 8, compete=compete, gram=nowhere, mask=mask, refine=3, damping=0.01)
+    solved = solve("sparsegpt", weight, inputs, 8, compete=compete, gram=nowhere, mask=mask, refine=3)
     plain = solve("mask", weight, inputs, 8)
     assert torch.equal(solved.weight, plain.weight)
     assert torch.equal(solved.kept, plain.kept)
