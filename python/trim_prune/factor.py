@@ -57,7 +57,11 @@ def factorise(gram: Tensor, tokens: int, damping: float | None) -> Factor:
 
 
 def _ladder(gram: Tensor, tokens: int, damping: float | None) -> Iterator[tuple[str, Tensor]]:
-    yield "", damped(gram, tokens, damping)
+    hessian = damped(gram, tokens, damping)
+    if damping is None:
+        # A column without input gets no damping of its own; any number would do.
+        hessian.diagonal()[gram.diagonal() == 0] = gram.diagonal().mean()
+    yield "", hessian
     alive = gram.clone()
     dead = alive.diagonal() <= 0
     if dead.any():

@@ -12,7 +12,7 @@ from ..factor import damped
 def damped_correlation(statistics: LinearStatistics, damping: float | None) -> tuple[Tensor, Tensor]:
     """The damped Gram matrix H of :func:`damped`, as diag(norm) K diag(norm) up to a factor, K of unit diagonal.
 
-    A column that H knows nothing of has norm 0, and row and column 0 in K but for its diagonal.
+    A column without input has norm 0 if damping is None, and row and column 0 in K but for its diagonal.
 
     Returns:
         K float32 [C, C]; norm float32 [C], the largest of which is 1.
