@@ -124,6 +124,21 @@ def test_strict_changes_nothing_where_nothing_fails(tokenizer, text):
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
 
 
+@pytest.mark.parametrize("damping", [None, 0.01])
+def test_columns_without_input_are_no_failure(damping, tokenizer, text, monkeypatch):
+    dead = []
+
+    def watch(gram, *options):
+        dead.append(int((gram.diagonal() == 0).sum()))
+        return factorise(gram, *options)
+
+    monkeypatch.setattr(statistics, "factorise", watch)
+    recipe = RECIPE | {"samples": 2, "seqlen": 4, "strict": True, "damping": damping}
+    result = prune(make_model("opt"), recipe, [text], tokenizer=tokenizer)
+    assert sum(dead) > 0
+    assert all(linear.steps == () for linear in result.linears)
+
+
 @pytest.mark.parametrize("value", [1, "yes"])
 def test_strict_is_true_or_false(value):
     with pytest.raises(TrimPruneError, match=r"strict: .*boolean"):

@@ -66,6 +66,21 @@ def test_the_error_is_no_greater_than_with_uniform_rows(request_for, share, spre
     assert error(request, inputs, counts) < error(request, inputs, even)
 
 
+@pytest.mark.parametrize("damping", [None, 0.5])
+@pytest.mark.parametrize("tokens", [10, 500])
+def test_the_damped_error_is_what_falls(request_for, damping, tokens):
+    request, inputs = request_for(24, 50, 700, tokens=tokens, spread=0.3, damping=damping)
+    energy = inputs.double().square().sum(0)
+    added = 2 * 50 / tokens * energy if damping is None else damping * energy.mean().expand(50)
+    # As if further tokens had been seen, each in one column.
+    seen = torch.cat([inputs.double(), added.sqrt().diag()])
+    counts = optimal(request)
+    assert error(request, seen, counts) < error(request, seen, trim_kernels.uniform_counts(24, 50, 700))
+    assert error(request, seen, counts) < error(
+        request, seen, optimal(request_for(24, 50, 700, tokens=tokens, spread=0.3)[0])
+    )
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_no_other_counts_lose_noticeably_less(request_for, seed):
     rows, columns, count = 6, 9, 27
