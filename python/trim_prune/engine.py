@@ -232,8 +232,8 @@ def _prune_linear(
     rows = ROW_BUDGETS.get(recipe.rows)
     start = time.perf_counter()
     try:
-        with timings.phase("correct"):
-            if recipe.correction:
+        if recipe.correction:
+            with timings.phase("correct"):
                 weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))

@@ -43,4 +43,8 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted, those of plug-ins among them."""
         load_plugins()
+        return self.registered()
+
+    def registered(self) -> list[str]:
+        """The names that are there without loading a plug-in, sorted."""
         return sorted(self._entries)

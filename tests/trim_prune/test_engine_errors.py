@@ -67,7 +67,7 @@ def test_a_recipe_that_does_not_suit_the_model_is_refused(change, message, token
 
 
 def test_missing_text_is_an_error_that_names_who_needs_it():
-    with pytest.raises(TrimPruneError, match=r"text is missing(.|\n)*score 'magnitude', .*rows 'trim' and"):
+    with pytest.raises(TrimPruneError, match=r"text is missing(.|\n)*score 'magnitude', .*rows 'trim', solver"):
         prune(make_model("llama"), {"sparsity": 0.5, "score": "magnitude"})
 
 
@@ -120,7 +120,10 @@ def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text)
 
 def test_phases_are_timed(tokenizer, text):
     result = prune(make_model("llama"), BASE, [text], tokenizer=tokenizer)
-    assert set(result.timings) == {"load", "capture", "forward", "statistics", "search", "apply"}
+    phases = {"load", "capture", "forward", "statistics", "search", "apply"}
+    assert set(result.timings) == phases
+    corrected = prune(make_model("llama"), BASE | {"correction": 0.5}, [text], tokenizer=tokenizer)
+    assert set(corrected.timings) == phases | {"correct"}
 
 
 class Experts(nn.Module):

@@ -24,7 +24,10 @@ from .quiet import quiet_libraries
 WHAT, DATA, HOW, OUTPUT = "What to prune", "Calibration", "How it runs", "Output"
 PRESETS, SCORE_NAMES, LAYERS, ROWS, SOLVER_NAMES = (
     ", ".join(names)
-    for names in (presets.names(), SCORES.names(), LAYER_BUDGETS.names(), ROW_BUDGETS.names(), SOLVERS.names())
+    for names in (
+        presets.names(),
+        *(registry.registered() for registry in (SCORES, LAYER_BUDGETS, ROW_BUDGETS, SOLVERS)),
+    )
 )
 
 

@@ -100,7 +100,7 @@ BAD = {
     "unknown score": (["--sparsity", 0.5, "--score", "wnada"], "unknown score 'wnada'", "did you mean 'wanda'"),
     "sparsity above 1": (["--sparsity", 1.5], "sparsity: ", "less than or equal to 1, got 1.5"),
     "no sparsity": ([], "options: sparsity is missing"),
-    "no data": (["--sparsity", 0.5, "--no-data"], "score 'wanda' and rows 'trim' need calibration text"),
+    "no data": (["--sparsity", 0.5, "--no-data"], "text for score 'wanda', layers 'uniform', rows 'trim'"),
     "missing data": (["--sparsity", 0.5, "--data", "none.txt"], "no text at 'none.txt'", "c4"),
     "too little text": (
         ["--sparsity", 0.5, "--samples", 900],

@@ -34,7 +34,7 @@ def test_bad_input_gives_a_message_and_no_traceback(trim_prune_command, llama_fo
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         "error: unknown score 'wnada'",
-        "  expected: one of magnitude, wanda",
+        "  expected: one of magnitude, obs, ria, wanda",
         "  fix:      did you mean 'wanda'?",
     ]
 
