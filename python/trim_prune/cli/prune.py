@@ -53,6 +53,12 @@ def prune(
     solver: Annotated[
         str | None, typer.Option(help=f"What survivors do: {SOLVER_NAMES} (default: mask).", rich_help_panel=WHAT)
     ] = None,
+    correction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of what earlier blocks changed that a linear makes up for (default 0).", rich_help_panel=WHAT
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(help="YAML file with any of these choices, and the options of the methods.", rich_help_panel=WHAT),
@@ -83,6 +89,13 @@ def prune(
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Sequences per forward (default 4).", rich_help_panel=HOW)
+    ] = None,
+    damping: Annotated[
+        float | None,
+        typer.Option(
+            help="Damping of Gram matrices, as a share of their mean diagonal (default: by the number of tokens).",
+            rich_help_panel=HOW,
+        ),
     ] = None,
     recapture: Annotated[
         bool | None,
@@ -126,11 +139,13 @@ def prune(
         "layers": layers,
         "rows": rows,
         "solver": solver,
+        "correction": correction,
         "samples": samples,
         "seqlen": seqlen,
         "seed": seed,
         "dtype": dtype,
         "tokens_per_sequence": tokens_per_sequence,
+        "damping": damping,
         "recapture": recapture,
         "batch_size": batch_size,
         "device": device,
