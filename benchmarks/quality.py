@@ -81,6 +81,9 @@ def main(
     ] = None,
     text: Annotated[Path | None, typer.Option(help=".txt or .jsonl; none: Python's help texts.")] = None,
     methods: Annotated[str, typer.Option(help="Names, semicolon between them; none: all.")] = "",
+    also: Annotated[
+        list[str] | None, typer.Option(help="NAME={...}: one more combination, its recipe as JSON; may be repeated.")
+    ] = None,
     sparsities: Annotated[str, typer.Option(help="Shares of the weights, comma between them.")] = "0.5,0.6,0.7,0.8",
     samples: Annotated[str, typer.Option(help="Calibration sequences, comma between them.")] = "32,128",
     seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
@@ -91,10 +94,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; the table and the plot go beside it.")] = None,
 ) -> None:
     """Measure a grid of combinations."""
-    chosen = methods.split(";") if methods else list(METHODS)
-    for method in chosen:
-        if method not in METHODS:
-            raise SystemExit(f"unknown method {method!r}: known are {', '.join(METHODS)}")
+    chosen = _chosen(methods, also or [])
     quiet_libraries()
     console = Console(width=140)
     source = model or find_model()
@@ -110,7 +110,7 @@ def main(
     file = _File(out or FOLDER / f"quality-{slug(name)}.json", protocol)
     for count in map(int, samples.split(",")):
         for sparsity in map(float, sparsities.split(",")):
-            for method in chosen:
+            for method, choices in chosen.items():
                 if file.has(method, sparsity, count):
                     continue
                 recipe = Recipe.build(
@@ -130,7 +130,7 @@ def main(
                 steps = [step for linear in result.linears for step in linear.steps]
                 row = Row(
                     method=method,
-                    recipe=METHODS[method],
+                    recipe=choices,
                     sparsity=sparsity,
                     samples=count,
                     pruned=result.sparsity.pruned,
@@ -146,6 +146,17 @@ def main(
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
     plot(file.content, file.path.with_suffix(".png"))
+
+
+def _chosen(methods: str, also: list[str]) -> dict[str, dict[str, Any]]:
+    """The recipe of each combination that is to be measured, without sparsity and amounts."""
+    names = methods.split(";") if methods else [] if also else list(METHODS)
+    for name in names:
+        if name not in METHODS:
+            raise SystemExit(f"unknown method {name!r}: known are {', '.join(METHODS)}")
+    return {name: METHODS[name] for name in names} | {
+        name: json.loads(recipe) for name, _, recipe in (text.partition("=") for text in also)
+    }
 
 
 class _File:

@@ -72,3 +72,8 @@ def test_calibration_and_judgement_share_no_text(text_file):
     whole = text_file.read_text()
     assert calibration[0] + held_out.documents[0] == whole
     assert 0.5 < len(calibration[0]) / len(whole) < 0.75
+
+
+def test_a_combination_may_be_given_by_its_recipe(measure):
+    content = measure("", also=['narrow={"rows": "optimal", "optimal": {"spread": 0.05}}'], sparsities="0.5")
+    assert [(row["method"], row["recipe"]["optimal"]["spread"]) for row in content["rows"]] == [("narrow", 0.05)]
