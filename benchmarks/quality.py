@@ -113,15 +113,8 @@ def main(
             for method, choices in chosen.items():
                 if file.has(method, sparsity, count):
                     continue
-                recipe = Recipe.build(
-                    {
-                        **METHODS[method],
-                        "sparsity": sparsity,
-                        "samples": count,
-                        "seqlen": seqlen,
-                        "batch_size": batch_size,
-                    }
-                )
+                amounts = {"sparsity": sparsity, "samples": count, "seqlen": seqlen, "batch_size": batch_size}
+                recipe = Recipe.build(choices | amounts)
                 loaded.model.load_state_dict(dense)
                 start = time.perf_counter()
                 result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer)
