@@ -28,10 +28,8 @@ def alps(request: SolveRequest) -> Tensor:
     Gram matrix of :func:`damped_correlation`. No row ends worse than with the plain mask on the calibration inputs;
     where rows compete, the linear as a whole does not.
     """
-    weight, importance, options = request.weight, request.importance, request.recipe.alps
-    mask = trim_kernels.row_mask(
-        weight, request.prune_count, column_scale=importance.column_scale, score=importance.score
-    )
+    weight, options = request.weight, request.recipe.alps
+    mask = request.mask()
     correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
     dense = weight.to(torch.float32)
     # No square of a weight overflows.

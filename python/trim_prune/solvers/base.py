@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+import trim_kernels
+
 from ..calibration.statistics import LinearStatistics, Need
 from ..registry import Registry
 from ..scores.base import Importance
@@ -31,6 +33,11 @@ class SolveRequest:
     statistics: LinearStatistics
     recipe: Recipe
     steps: list[str] = field(default_factory=list)
+
+    def mask(self) -> Tensor:
+        """Bool [R, C]: all but the ``prune_count`` lowest scores of each row, the mask that solvers begin with."""
+        column_scale, score = self.importance.column_scale, self.importance.score
+        return trim_kernels.row_mask(self.weight, self.prune_count, column_scale=column_scale, score=score)
 
 
 SolverFunction = Callable[[SolveRequest], Tensor]

@@ -34,8 +34,7 @@ def sparsegpt(request: SolveRequest) -> Tensor:
         return mask(request)
     weight = request.weight.to(torch.float32, copy=True)
     if request.recipe.sparsegpt.mask == "fixed":
-        column_scale, score = request.importance.column_scale, request.importance.score
-        kept = trim_kernels.row_mask(request.weight, request.prune_count, column_scale=column_scale, score=score)
+        kept = request.mask()
         trim_kernels.obs_update_(weight, kept, factor)
     else:
         kept = _choose_inside(weight, factor, request)

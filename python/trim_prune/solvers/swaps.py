@@ -29,10 +29,8 @@ def swaps(request: SolveRequest) -> Tensor:
     d^T H d. To prune p and keep q instead changes it by
     2 w_p c_p + w_p^2 H_pp - 2 w_q c_q + w_q^2 H_qq - 2 w_p w_q H_pq.
     """
-    weight, importance, options = request.weight, request.importance, request.recipe.swaps
-    kept = trim_kernels.row_mask(
-        weight, request.prune_count, column_scale=importance.column_scale, score=importance.score
-    )
+    weight, options = request.weight, request.recipe.swaps
+    kept = request.mask()
     correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
     rows = max(1, TILE // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
