@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+import benchmarks.row_variants  # noqa: F401  (registers them)
 from benchmarks.about import about
 from benchmarks.quality_report import plot, table
 from benchmarks.result_file import FOLDER, slug

@@ -43,7 +43,7 @@ def alps(request: SolveRequest) -> Tensor:
         # No factor, or weights that grew beyond all bounds.
         except (torch.linalg.LinAlgError, ValueError) as error:  # type: ignore[attr-defined]
             request.steps.append(f"alps: support of the scores, ADMM failed ({error})")
-    sparse = conjugate_gradients(target, correlation, sparse, kept, options.cg_steps)
+    sparse = conjugate_gradients(sparse, target - sparse @ correlation, correlation, kept, options.cg_steps)
     # A column without input gets no new weights, and a row that loses nothing keeps its own to the last bit.
     solved = torch.where(norm > 0, sparse / norm * size, dense).where(~kept.all(dim=1, keepdim=True), dense)
     solved = solved.to(weight.dtype).masked_fill_(~kept, 0)

@@ -27,13 +27,13 @@ def damped_correlation(statistics: LinearStatistics, damping: float | None) -> t
     return correlation, norm / norm.max().clamp(min=torch.finfo(norm.dtype).tiny)
 
 
-def conjugate_gradients(target: Tensor, correlation: Tensor, start: Tensor, kept: Tensor, steps: int) -> Tensor:
+def conjugate_gradients(start: Tensor, residual: Tensor, correlation: Tensor, kept: Tensor, steps: int) -> Tensor:
     """Weights float32 [R, C] that bring every row nearer to the least squares of its support.
 
-    The unit diagonal of K is the preconditioner.
+    ``residual`` is (dense - start) K, of which what is not kept does not count. The unit diagonal of K is the
+    preconditioner.
     """
-    solution = start
-    residual = (target - solution @ correlation).masked_fill_(~kept, 0)
+    solution, residual = start, residual.masked_fill(~kept, 0)
     direction, energy = residual, residual.square().sum(dim=1, keepdim=True)
     for _ in range(steps):
         image = (direction @ correlation).masked_fill_(~kept, 0)

@@ -69,8 +69,9 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
 def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
     """Survivors nearer to those that minimise the output error, with the damping of the factor."""
     correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
-    target = (request.weight.to(torch.float32) * norm) @ correlation
-    refined = conjugate_gradients(target, correlation, weight * norm, kept, request.recipe.sparsegpt.refine) / norm
+    residual = ((request.weight.to(torch.float32) - weight) * norm) @ correlation
+    steps = request.recipe.sparsegpt.refine
+    refined = conjugate_gradients(weight * norm, residual, correlation, kept, steps) / norm
     return torch.where(norm > 0, refined, weight)
 
 

@@ -16,12 +16,15 @@ def optimal(request: RowRequest) -> RowDecision:
     E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a
     row stays within ``optimal.spread`` of that of its linear.
     """
-    weight, gram, count = request.weight, request.statistics.gram, request.prune_count
+    first, last = band(request)
     column_scale, score = request.importance.column_scale, request.importance.score
-    columns = weight.shape[1]
-    even, spread = count / weight.numel(), request.recipe.optimal.spread
-    first = max(0, math.floor(columns * (even - spread)))
-    last = min(columns, math.ceil(columns * (even + spread)))
-    curve = trim_kernels.row_error_curve(weight, gram, first, last, column_scale=column_scale, score=score)
-    prune_count = trim_kernels.optimal_counts(curve, first, count)
-    return RowDecision(prune_count)
+    gram = request.statistics.gram
+    curve = trim_kernels.row_error_curve(request.weight, gram, first, last, column_scale=column_scale, score=score)
+    return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
+
+
+def band(request: RowRequest) -> tuple[int, int]:
+    """The least and the most weights that a row may lose."""
+    columns, spread = request.weight.shape[1], request.recipe.optimal.spread
+    even = request.prune_count / request.weight.numel()
+    return max(0, math.floor(columns * (even - spread))), min(columns, math.ceil(columns * (even + spread)))
