@@ -9,11 +9,10 @@ from torch.nn.functional import embedding_bag
 import trim_kernels
 
 from ..options import SwapsOptions
+from ..tiles import row_tiles
 from .base import SolveRequest, register_solver
 from .gram import damped_correlation
 
-TILE = 1 << 20
-"""Weights that are looked at together."""
 EXCHANGES = 8
 """Exchanges of a row within one shortlist."""
 TOLERANCE = 1e-6
@@ -32,11 +31,10 @@ def swaps(request: SolveRequest) -> Tensor:
     weight, options = request.weight, request.recipe.swaps
     kept = request.mask()
     correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
-    rows = max(1, TILE // weight.shape[1])
-    for start in range(0, weight.shape[0], rows):
-        value = weight[start : start + rows].to(torch.float32)
+    for rows in row_tiles(weight):
+        value = weight[rows].to(torch.float32)
         value = value / value.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-        _improve(value * norm, kept[start : start + rows], correlation, options)
+        _improve(value * norm, kept[rows], correlation, options)
     weight.masked_fill_(~kept, 0)
     return trim_kernels.pack_bits(kept)
 

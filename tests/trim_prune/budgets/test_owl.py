@@ -5,8 +5,7 @@ import torch
 from layer_requests import joined_scores, make_linear, make_request, random_linears, random_statistics
 from tiny_models import FAMILIES, make_model
 
-from trim_prune import prune
-from trim_prune.budgets.layers import wanda_scores
+from trim_prune import prune, tiles
 from trim_prune.budgets.layers.owl import outlier_share, owl
 from trim_prune.budgets.layers.ratios import keep_ratios
 
@@ -51,10 +50,10 @@ def test_equal_importances_keep_equal_shares(importances):
     assert keep_ratios(importances, 0.16, 0.75) == [0.25] * len(importances)
 
 
-@pytest.mark.parametrize("tile", [1, 3, 1024])
+@pytest.mark.parametrize("tile", [1, 30, 1 << 20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_outlier_share_is_that_of_all_scores_of_the_block_joined(dtype, tile, monkeypatch):
-    monkeypatch.setattr(wanda_scores, "ROWS", tile)
+    monkeypatch.setattr(tiles, "TILE", tile)
     linears = random_linears([(7, 5), (1, 40), (30, 1)], [(9, 9)], dtype=dtype)
     request = make_request(linears, random_statistics(linears))
     scores = joined_scores(request, 0)

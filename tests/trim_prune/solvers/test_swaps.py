@@ -71,7 +71,7 @@ def test_more_rounds_and_longer_shortlists_do_not_hurt(solve, linear):
 def test_the_rows_do_not_depend_on_each_other(solve, linear, monkeypatch):
     weight, inputs = linear(30, 40, 200)
     whole = solve("swaps", weight, inputs, 24)
-    monkeypatch.setattr("trim_prune.solvers.swaps.TILE", 7 * 40)
+    monkeypatch.setattr("trim_prune.tiles.TILE", 7 * 40)
     tiled = solve("swaps", weight, inputs, 24)
     assert torch.equal(whole.kept, tiled.kept)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
 
+from ...ranks import Tiles, key_of_rank
 from .base import LayerRequest, register_layer_budget
 from .ratios import keep_ratios
 from .wanda_scores import wanda_scores
@@ -32,25 +32,10 @@ def dlp(request: LayerRequest) -> Sequence[float]:
     return [1 - keep[linear.block] for linear in request.linears]
 
 
-def lower_median(tiles: Callable[[], Iterable[Tensor]], size: int) -> float:
+def lower_median(tiles: Tiles, size: int) -> float:
     """The median of all ``size`` values of some float32 tiles, none negative: ``torch.median`` of them joined.
 
-    Of an even number of values it is the lower middle one. The bits of such floats are ordered as the floats are, so
-    two counts of 2^15 and 2^16 bins find the value itself; the tiles are made twice and never joined.
+    Of an even number of values it is the lower middle one. The tiles are made twice and never joined.
     """
-    key, rank = 0, (size - 1) // 2
-    for shift, width in ((16, 15), (0, 16)):
-        counts = sum(_digit_counts(tile, key, shift, width) for tile in tiles())
-        assert isinstance(counts, Tensor)
-        below = counts.cumsum(0)
-        digit = int((below <= rank).sum())
-        rank -= int(below[digit] - counts[digit])
-        key = (key << width) | digit
+    key, _ = key_of_rank(tiles, (size + 1) // 2)
     return float(torch.tensor(key, dtype=torch.int32).view(torch.float32))
-
-
-def _digit_counts(tile: Tensor, prefix: int, shift: int, width: int) -> Tensor:
-    """How many keys that begin with ``prefix`` go on with each of 2^width digits."""
-    keys = tile.view(torch.int32).flatten()
-    keys = keys[keys >> (shift + width) == prefix]
-    return torch.bincount((keys >> shift) & ((1 << width) - 1), minlength=1 << width)

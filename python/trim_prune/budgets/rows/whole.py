@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from trim_kernels.scoring import require_finite, scores, surely_finite
 
+from ...ranks import key_of_rank, keys
 from ...scores.base import Importance
 from ...tiles import row_tiles
 from .base import RowDecision, RowRequest, register_row_budget
-
-LOW_BITS = 15
-"""A key has 31 bits; the first pass over the matrix finds the upper 16, the second one these."""
-LOW_MASK = (1 << LOW_BITS) - 1
 
 
 @register_row_budget("whole", rows_compete=True)
@@ -33,23 +30,15 @@ def whole_counts(weight: Tensor, importance: Importance, count: int) -> Tensor:
         require_finite(*given)
     if count == 0:
         return torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
-    upper, rank = _value_of_rank((keys >> LOW_BITS for keys in _tiles(*given)), count)
-    lower, rank = _value_of_rank((keys[keys >> LOW_BITS == upper] & LOW_MASK for keys in _tiles(*given)), rank)
-    threshold = upper << LOW_BITS | lower
-    counted = [((keys < threshold).sum(1), (keys == threshold).sum(1)) for keys in _tiles(*given)]
+    tiles = partial(_scores, *given)
+    threshold, rank = key_of_rank(tiles, count)
+    counted = [((keys(tile) < threshold).sum(1), (keys(tile) == threshold).sum(1)) for tile in tiles()]
     below, tied = (torch.cat(counts) for counts in zip(*counted, strict=True))
     tied_before = tied.cumsum(0) - tied
     return (below + (rank - tied_before).clamp(min=0).minimum(tied)).to(torch.int32)
 
 
-def _tiles(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Iterator[Tensor]:
-    """The keys of the scores, some rows at a time: integers >= 0, ordered as the scores are."""
+def _scores(weight: Tensor, column_scale: Tensor | None, score: Tensor | None) -> Iterator[Tensor]:
+    """The scores, float32, some rows at a time."""
     for rows in row_tiles(weight):
-        yield scores(weight[rows], column_scale, None if score is None else score[rows]).view(torch.int32)
-
-
-def _value_of_rank(parts: Iterator[Tensor], rank: int) -> tuple[int, int]:
-    """The value of the given rank, from 1, among integers below 2^16; and its rank among those that equal it."""
-    up_to = reduce(torch.add, (torch.bincount(part.flatten(), minlength=1 << 16) for part in parts)).cumsum(0)
-    value = int(torch.searchsorted(up_to, rank))
-    return value, rank - (int(up_to[value - 1]) if value else 0)
+        yield scores(weight[rows], column_scale, None if score is None else score[rows])
