@@ -1,7 +1,7 @@
 """Perplexity of combinations of score, layers, rows and solver on a real model: python -m benchmarks.quality.
 
-One row for each method, sparsity and number of calibration sequences. What the result file has already is not measured
-again, so that a long grid may be stopped and gone on with.
+One row for each method, sparsity and number of calibration sequences. What the result file has already, by the same
+recipe, is not measured again, so that a long grid may be stopped and gone on with.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CALIBRATION_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Row:
-    """One pruned model; ``seconds`` without loading and evaluation."""
+    """One pruned model by a whole recipe; ``seconds`` without loading and evaluation."""
 
     method: str
     recipe: dict[str, Any]
@@ -73,7 +73,6 @@ class Protocol:
     seqlen: int
     windows: int
     window: int
-    dense_perplexity: float
 
 
 def main(
@@ -95,48 +94,54 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; the table and the plot go beside it.")] = None,
 ) -> None:
     """Measure a grid of combinations."""
-    chosen = _chosen(methods, also or [])
+    machine = about("cpu")
+    amounts = {"seqlen": seqlen, "batch_size": batch_size}
+    wanted = [
+        (method, Recipe.build(choices | amounts | {"sparsity": float(sparsity), "samples": int(count)}))
+        for count in samples.split(",")
+        for sparsity in sparsities.split(",")
+        for method, choices in _chosen(methods, also or []).items()
+    ]
     quiet_libraries()
     console = Console(width=140)
     source = model or find_model()
     calibration, held_out = split_topics() if text is None else split(text)
+    name = source.name.removesuffix(".gguf")
+    protocol = Protocol(name, held_out.name, dtype, seqlen, windows, window)
+    path = out or FOLDER / f"quality-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
+    file = _File(path, machine, protocol)
     loaded = load_model(source, dtype=dtype)
     dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 
     def judge() -> float:
         return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity
 
-    name = source.name.removesuffix(".gguf")
-    protocol = Protocol(name, held_out.name, dtype, seqlen, windows, window, judge())
-    file = _File(out or FOLDER / f"quality-{slug(name)}.json", protocol)
-    for count in map(int, samples.split(",")):
-        for sparsity in map(float, sparsities.split(",")):
-            for method, choices in chosen.items():
-                if file.has(method, sparsity, count):
-                    continue
-                amounts = {"sparsity": sparsity, "samples": count, "seqlen": seqlen, "batch_size": batch_size}
-                recipe = Recipe.build(choices | amounts)
-                loaded.model.load_state_dict(dense)
-                start = time.perf_counter()
-                result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer)
-                seconds = time.perf_counter() - start
-                found = judge()
-                steps = [step for linear in result.linears for step in linear.steps]
-                row = Row(
-                    method=method,
-                    recipe=choices,
-                    sparsity=sparsity,
-                    samples=count,
-                    pruned=result.sparsity.pruned,
-                    prunable_weights=result.sparsity.prunable_weights,
-                    perplexity=found,
-                    ratio_to_dense=found / protocol.dense_perplexity,
-                    seconds=seconds,
-                    steps={step: steps.count(step) for step in sorted(set(steps))},
-                    commit=str(about("cpu")["commit"]),
-                )
-                file.add(row)
-                console.print(f"{method}, {sparsity:.0%}, {count} x {seqlen}: {found:.2f} ({seconds:.0f} s)")
+    file.dense(judge())
+    for method, recipe in wanted:
+        if file.has(method, recipe):
+            continue
+        loaded.model.load_state_dict(dense)
+        start = time.perf_counter()
+        result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer)
+        seconds = time.perf_counter() - start
+        found = judge()
+        steps = [step for linear in result.linears for step in linear.steps]
+        row = Row(
+            method=method,
+            recipe=recipe.model_dump(mode="json"),
+            sparsity=recipe.sparsity,
+            samples=recipe.samples,
+            pruned=result.sparsity.pruned,
+            prunable_weights=result.sparsity.prunable_weights,
+            perplexity=found,
+            ratio_to_dense=found / file.content["dense_perplexity"],
+            seconds=seconds,
+            steps={step: steps.count(step) for step in sorted(set(steps))},
+            commit=str(machine["commit"]),
+        )
+        file.add(row)
+        told = f"{method}, {recipe.sparsity:.0%}, {recipe.samples} x {seqlen}: {found:.2f} ({seconds:.0f} s)"
+        console.print(told, highlight=False)
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
     plot(file.content, file.path.with_suffix(".png"))
@@ -148,27 +153,37 @@ def _chosen(methods: str, also: list[str]) -> dict[str, dict[str, Any]]:
     for name in names:
         if name not in METHODS:
             raise SystemExit(f"unknown method {name!r}: known are {', '.join(METHODS)}")
-    return {name: METHODS[name] for name in names} | {
-        name: json.loads(recipe) for name, _, recipe in (text.partition("=") for text in also)
-    }
+    return {name: METHODS[name] for name in names} | dict(map(_named, also))
+
+
+def _named(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, recipe = text.partition("=")
+    try:
+        values = json.loads(recipe)
+    except json.JSONDecodeError:
+        values = None
+    if not name or not isinstance(values, dict):
+        raise SystemExit(f'--also: expected NAME={{"score": "wanda", ...}}, got {text!r}')
+    return name, values
 
 
 class _File:
     """The rows so far, whole after each of them."""
 
-    def __init__(self, path: Path, protocol: Protocol) -> None:
+    def __init__(self, path: Path, machine: Mapping[str, Any], protocol: Protocol) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"machine": about("cpu"), "protocol": asdict(protocol), "rows": []}
+        self.content: dict[str, Any] = {"machine": machine, "protocol": asdict(protocol), "rows": []}
         if path.exists():
             earlier = json.loads(path.read_text(encoding="utf-8"))
-            if earlier["protocol"] | {"dense_perplexity": 0} != asdict(protocol) | {"dense_perplexity": 0}:
+            if earlier["protocol"] != asdict(protocol):
                 raise SystemExit(f"{path} holds rows of another protocol, {earlier['protocol']}: give another --out")
             self.content["rows"] = earlier["rows"]
 
-    def has(self, method: str, sparsity: float, samples: int) -> bool:
-        return any(
-            (row["method"], row["sparsity"], row["samples"]) == (method, sparsity, samples) for row in self._rows
-        )
+    def dense(self, perplexity: float) -> None:
+        self.content["dense_perplexity"] = perplexity
+
+    def has(self, method: str, recipe: Recipe) -> bool:
+        return any((row["method"], Recipe.build(row["recipe"])) == (method, recipe) for row in self._rows)
 
     def add(self, row: Row) -> None:
         self._rows.append(asdict(row))

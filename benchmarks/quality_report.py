@@ -11,9 +11,10 @@ def table(content: dict[str, Any]) -> str:
     """One table for each number of calibration sequences: perplexity, ratio to dense and seconds by sparsity."""
     protocol, rows = content["protocol"], content["rows"]
     lines = [
-        f"{protocol['model']}, dense {protocol['dense_perplexity']:.2f}: perplexity on {protocol['windows']} x "
+        f"{protocol['model']}, dense {content['dense_perplexity']:.2f}: perplexity on {protocol['windows']} x "
         f"{protocol['window']} tokens of {protocol['text']}, computed in {protocol['dtype']}.",
-        "In brackets: times the dense perplexity; seconds of the prune. Every sparsity is exact.",
+        "In brackets: times the dense perplexity; seconds of the prune; the share of pruned weights where it is not "
+        "exactly what the head of the column says.",
     ]
     for samples in sorted({row["samples"] for row in rows}):
         chosen = [row for row in rows if row["samples"] == samples]
@@ -22,7 +23,7 @@ def table(content: dict[str, Any]) -> str:
             "",
             f"Calibrated on {samples} x {protocol['seqlen']} tokens:",
             "",
-            "| method | " + " | ".join(f"{sparsity:.0%}" for sparsity in sparsities) + " |",
+            "| method | " + " | ".join(f"{100 * sparsity:g}%" for sparsity in sparsities) + " |",
             "|---" * (len(sparsities) + 1) + "|",
         ]
         for method in dict.fromkeys(row["method"] for row in chosen):
@@ -34,7 +35,9 @@ def table(content: dict[str, Any]) -> str:
 def _cell(rows: Sequence[dict[str, Any]], method: str, sparsity: float) -> str:
     for row in rows:
         if (row["method"], row["sparsity"]) == (method, sparsity):
-            return f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f}; {row['seconds']:.0f} s)"
+            exact = row["pruned"] == round(sparsity * row["prunable_weights"])
+            share = "" if exact else f"; {row['pruned'] / row['prunable_weights']:.4%}"
+            return f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f}; {row['seconds']:.0f} s{share})"
     return ""
 
 
@@ -52,7 +55,7 @@ def plot(content: dict[str, Any], path: Path) -> None:
             points = sorted((row["sparsity"], row["perplexity"]) for row in chosen if row["method"] == method)
             style = "-" if index < 10 else "--"
             panel.plot(*zip(*points, strict=True), style, marker="o", markersize=3, label=method)
-        panel.axhline(protocol["dense_perplexity"], color="grey", linewidth=0.8)
+        panel.axhline(content["dense_perplexity"], color="grey", linewidth=0.8)
         panel.set(yscale="log", xlabel="sparsity", title=f"{samples} x {protocol['seqlen']} calibration tokens")
     panels[0].set_ylabel("perplexity")
     panels[-1].legend(fontsize="small")

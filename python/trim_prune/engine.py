@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trim_kernels import unpack_bits
+from trim_kernels.precision import full_float32
 
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts
 from .budgets.rows import ROW_BUDGETS, RowRequest
@@ -181,7 +182,7 @@ def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Tim
             for number, batch in enumerate(batches, start=1):
                 captured.append(capture(batch, captured[-1] if captured else None))
                 events.emit("calibration", batch=number, batches=len(batches))
-    return (PairedStates if plan.recipe.correction else States)(captured, plan.device)
+    return (PairedStates if "drift" in plan.recipe.needs else States)(captured, plan.device)
 
 
 def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear, LinearStatistics]:
@@ -206,7 +207,8 @@ def _prune_block(
     for number, group in enumerate(collector.groups()):
         if plan.recipe.recapture and number > 0:
             collector = _collect(plan, block, group, states, timings)
-        results += [_prune_linear(plan, linear, collector.statistics(linear), masks, timings) for linear in group]
+        with full_float32(plan.device):
+            results += [_prune_linear(plan, linear, collector.statistics(linear), masks, timings) for linear in group]
     missing = [linear for linear in block.linears if linear.weight_name not in masks]
     for linear in missing:
         collector.statistics(linear)

@@ -28,6 +28,12 @@ class TrimPruneError(Exception):
         lines = [what, *(f"  {label + ':':<10}{text}" for label, text in details.items() if text is not None)]
         super().__init__("\n".join(lines))
 
+    def at(self, where: str) -> TrimPruneError:
+        """The same error, told where; as it is if it says where already."""
+        if self.where is not None or where in self.what or where in (self.got or ""):
+            return self
+        return TrimPruneError(self.what, where=where, expected=self.expected, got=self.got, fix=self.fix)
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion for a misspelt name: ``did you mean 'wanda'?``, or nothing."""

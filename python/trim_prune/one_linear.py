@@ -28,7 +28,7 @@ def solve_linear(recipe: Recipe, weight: Tensor, inputs: Tensor, prune_count: Te
 
 
 def _statistics(recipe: Recipe, inputs: Tensor, needs: frozenset[Need]) -> LinearStatistics:
-    """Only what was declared is there, as in the engine."""
+    """Only what was declared is there, as in the engine; the dense model has the same inputs."""
     statistics = LinearStatistics()
-    statistics.add(inputs, needs, search_positions(inputs.shape[1], recipe.tokens_per_sequence))
+    statistics.add(inputs, needs, search_positions(inputs.shape[1], recipe.tokens_per_sequence), dense=inputs)
     return statistics

@@ -108,10 +108,10 @@ class AlpsOptions(Strict):
 class OptimalOptions(Strict):
     """Options of optimal rows.
 
-    ``spread``: how far the sparsity of a row may be from that of its linear.
+    ``spread``: how far the sparsity of a row may be from that of its linear; None: 0.12, or less for few tokens.
     """
 
-    spread: Real = Field(default=0.12, gt=0, le=1)
+    spread: Annotated[Real, Field(gt=0, le=1)] | None = None
 
 
 class SparseGPTOptions(Strict):

@@ -62,7 +62,7 @@ class Recipe(Strict):
 
     sparsity: Real = Field(ge=0, le=1)
     preset: str | None = None
-    """The recipe with a name that this one begins with; what is given beside it must not contradict it."""
+    """The recipe with a name that this one begins with; what is given beside it takes the place of what it says."""
     score: str = "wanda"
     rows: str = "trim"
     layers: str = "uniform"
@@ -82,7 +82,7 @@ class Recipe(Strict):
     batch_size: Whole = Field(default=4, ge=1)
     device: str = "auto"
     strict: bool = Field(default=False, strict=True)
-    """Whether a factorisation that fails, and would be repaired or done without, is an error."""
+    """Whether a linear that needs a fallback, such as a repaired factorisation, is an error."""
     trim: TrimOptions = TrimOptions()
     owl: OwlOptions = OwlOptions()
     alphapruning: AlphaPruningOptions = AlphaPruningOptions()
@@ -103,7 +103,7 @@ class Recipe(Strict):
             key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             for key, value in values.items()
         }
-        return _merge(presets.read(name), given, f"preset {name!r}")
+        return _begin_with(presets.read(name), given)
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -124,6 +124,20 @@ class Recipe(Strict):
                 fix=f"remove the options under {method}, or choose {field}: {method}",
             )
         return value
+
+    @model_validator(mode="after")
+    def _says_nothing_in_vain(self) -> Recipe:
+        if self.damping is not None and "gram" not in self.needs:
+            raise TrimPruneError(
+                "a damping is given, and nothing reads it",
+                got=f"damping: {self.damping}",
+                fix="remove it: score, rows, solver and correction need no Gram matrix",
+            )
+        if self.layers == "table" and not self.table:
+            raise TrimPruneError(
+                "layer budget 'table' has no rules", fix="table: [{match: '*.down_proj', sparsity: 0.6}]"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -156,7 +170,11 @@ class Recipe(Strict):
         A value given in both places that differs is an error: nothing is overridden silently.
         """
         values = _read_yaml(Path(path))
-        return cls.build(_merge(values, overrides or {}, str(path)), where=str(path))
+        values = _merge(values, overrides or {}, str(path))
+        try:
+            return cls.build(values, where=str(path))
+        except TrimPruneError as error:
+            raise error.at(str(path)) from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -176,14 +194,25 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _merge(values: dict[str, Any], overrides: dict[str, Any], path: str) -> dict[str, Any]:
+def _begin_with(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """A preset completed by what is given; the options of a method that is not chosen any more go with it."""
+    merged = preset | given
+    for key, options in preset.items():
+        if key in given and isinstance(options, dict) and isinstance(given[key], dict):
+            merged[key] = options | given[key]
+        if key in GROUPS and key not in given and merged.get(GROUPS[key]) != key:
+            del merged[key]
+    return merged
+
+
+def _merge(values: dict[str, Any], overrides: dict[str, Any], path: str, parents: str = "") -> dict[str, Any]:
     merged = dict(values)
     for key, value in overrides.items():
         if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value, path)
+            merged[key] = _merge(merged[key], value, path, f"{parents}{key}.")
         elif key in merged and merged[key] != value:
             raise TrimPruneError(
-                f"{key} is given twice, with different values",
+                f"{parents}{key} is given twice, with different values",
                 got=f"{value!r}, and {merged[key]!r} in {path}",
                 fix="remove one of the two",
             )

@@ -7,12 +7,14 @@ import torch
 from tiny_models import linears_of, make_model, zeros
 
 from trim_kernels import unpack_bits
-from trim_prune import Recipe, TrimPruneError, engine, prune
+from trim_prune import Importance, Recipe, TrimPruneError, engine, prune, score_linear
 from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.calibration.text import open_text
 from trim_prune.calibration.tokens import calibration_tokens
 from trim_prune.correction import corrected
 from trim_prune.factor import Factor
+from trim_prune.scores import SCORES
+from trim_prune.scores.base import Score
 from trim_prune.states import PairedStates
 
 NEEDS = frozenset({"gram", "drift"})
@@ -52,6 +54,22 @@ def test_the_drift_is_the_float64_sum(drifted):
     _, inputs, dense = drifted()
     x, wanted = inputs.double().flatten(0, 1), dense.double().flatten(0, 1)
     torch.testing.assert_close(measured(inputs, dense).drift.double(), (wanted - x).t() @ x, rtol=1e-4, atol=1e-3)
+
+
+def test_a_plug_in_may_ask_for_the_drift_without_a_correction(tokenizer, text, monkeypatch):
+    found = []
+
+    def score(request):
+        found.append(request.statistics.drift)
+        return Importance()
+
+    monkeypatch.setitem(SCORES._entries, "drifting", Score(score, frozenset({"drift"})))
+    prune(make_model("llama"), RECIPE | {"score": "drifting"}, [text], tokenizer=tokenizer)
+    assert not found[0].any()
+    assert found[-1].any()
+    recipe = Recipe.build({"sparsity": 0.5, "score": "drifting"})
+    score_linear(recipe, torch.ones(2, 3), torch.ones(1, 4, 3))
+    assert torch.equal(found[-1], torch.zeros(3, 3))
 
 
 @pytest.mark.parametrize("batches", [2, 4])
@@ -184,13 +202,13 @@ def test_the_first_block_is_pruned_as_without_correction(tokenizer, text):
 
 
 def test_the_outputs_of_a_corrected_model_are_nearer_to_the_dense_one(tokenizer, text):
-    recipe = RECIPE | {"samples": 40, "seqlen": 48, "damping": 0.01}
+    recipe = RECIPE | {"samples": 40, "seqlen": 48}
     tokens = calibration_tokens(tokenizer, open_text([text]), samples=40, seqlen=48, seed=0).token_ids
     with torch.no_grad():
         wanted, distances = make_model("llama")(input_ids=tokens).logits, []
-        for correction in (0.0, 0.5, 1.0):
+        for correction in ({}, {"correction": 0.5, "damping": 0.01}, {"correction": 1.0, "damping": 0.01}):
             model = make_model("llama")
-            prune(model, recipe | {"correction": correction}, [text], tokenizer=tokenizer)
+            prune(model, recipe | correction, [text], tokenizer=tokenizer)
             distances.append(float((model(input_ids=tokens).logits - wanted).square().mean()))
     assert max(distances[1:]) < distances[0]
 

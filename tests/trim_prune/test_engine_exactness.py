@@ -10,6 +10,8 @@ from trim_kernels import unpack_bits
 from trim_prune import prune
 from trim_prune.calibration.text import open_text
 from trim_prune.calibration.tokens import calibration_tokens
+from trim_prune.solvers import SOLVERS
+from trim_prune.solvers.base import Solver
 
 SAMPLES, SEQLEN = 6, 16
 BASE = {"samples": SAMPLES, "seqlen": SEQLEN, "batch_size": 4}
@@ -155,3 +157,20 @@ def test_trim_searches_on_the_asked_number_of_tokens(count, tokenizer, text, tok
     prune(model, {"sparsity": 0.5, "tokens_per_sequence": count, **BASE}, [text], tokenizer=tokenizer)
     positions = [(k + 1) * SEQLEN // count - 1 for k in range(count)]
     torch.testing.assert_close(seen[0], expected[:, positions].reshape(-1, expected.shape[-1]).t())
+
+
+def test_solvers_compute_in_full_float32_whatever_the_process_has_chosen(tokenizer, text, monkeypatch):
+    mask, found = SOLVERS.get("mask"), []
+
+    def looking(request):
+        found.append(torch.backends.mkldnn.matmul.fp32_precision)
+        return mask.function(request)
+
+    monkeypatch.setitem(SOLVERS._entries, "looking", Solver(looking, frozenset()))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    chosen = torch.backends.mkldnn.matmul.fp32_precision
+    prune(make_model("llama"), BASE | {"sparsity": 0.5, "solver": "looking"}, [text], tokenizer=tokenizer)
+    assert torch.backends.mkldnn.matmul.fp32_precision == chosen != "ieee"
+    torch.set_float32_matmul_precision(before)
+    assert set(found) == {"ieee"}

@@ -35,13 +35,13 @@ def test_every_row_has_its_exact_count_and_its_perplexity(measure, tmp_path):
         ("Wanda", 0.625),
         ("Wanda + OWL", 0.625),
     ]
-    dense = content["protocol"]["dense_perplexity"]
+    dense = content["dense_perplexity"]
     for row in content["rows"]:
         assert row["pruned"] == round(row["sparsity"] * weights)
         assert row["ratio_to_dense"] == pytest.approx(row["perplexity"] / dense)
         assert row["steps"] == {}
     table = (tmp_path / "quality.md").read_text()
-    assert "| method | 50% | 62% |" in table
+    assert "| method | 50% | 62.5% |" in table
     assert f"| Wanda | {content['rows'][0]['perplexity']:.1f} (" in table
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
 
@@ -54,6 +54,27 @@ def test_what_is_there_is_not_measured_again(measure, monkeypatch):
     second = measure("Wanda;magnitude")
     assert second["rows"][:2] == first["rows"]
     assert [recipe.score for recipe in pruned] == ["magnitude", "magnitude"]
+
+
+def test_another_recipe_of_the_same_name_is_measured(measure):
+    first = measure("", also=['mine={"rows": "uniform"}'], sparsities="0.5")
+    second = measure("", also=['mine={"rows": "uniform", "score": "ria"}'], sparsities="0.5")
+    assert second["rows"][:1] == first["rows"]
+    assert [row["recipe"]["score"] for row in second["rows"]] == ["wanda", "ria"]
+
+
+def test_a_sparsity_that_is_missed_is_shown(measure, tmp_path):
+    measure("", also=['floor={"rows": "trim", "trim": {"rounding": "floor", "iterations": 1}}'], sparsities="0.55")
+    content = json.loads((tmp_path / "quality.json").read_text())
+    (row,) = content["rows"]
+    assert row["pruned"] != round(0.55 * row["prunable_weights"])
+    assert f"s; {row['pruned'] / row['prunable_weights']:.4%}) |" in (tmp_path / "quality.md").read_text()
+
+
+@pytest.mark.parametrize("given", ["mine", "mine=", "mine={", "=[1]", 'mine=["a"]'])
+def test_a_combination_that_is_no_recipe_is_refused_before_any_work(measure, given):
+    with pytest.raises(SystemExit, match="--also: expected NAME="):
+        measure("", also=[given])
 
 
 def test_rows_of_another_protocol_are_not_mixed_in(measure):

@@ -148,6 +148,17 @@ def test_options_complete_the_file(yaml_file):
     assert (recipe.seed, recipe.sparsity, recipe.trim.iterations) == (4, 0.7, 3)
 
 
+def test_an_option_of_a_group_that_contradicts_the_file_is_named_with_its_group(yaml_file):
+    file = yaml_file("sparsity: 0.7\nlayers: owl\nowl: {m: 5}\n")
+    with pytest.raises(TrimPruneError, match=r"owl\.m is given twice"):
+        Recipe.load(file, {"owl": {"m": 4}})
+
+
+def test_an_unknown_method_in_a_file_is_an_error_that_names_the_file(yaml_file):
+    with pytest.raises(TrimPruneError, match=r"unknown score 'wnda'\n +where: +.*recipe\.yaml"):
+        Recipe.load(yaml_file("sparsity: 0.7\nscore: wnda\n"))
+
+
 def test_an_option_that_contradicts_the_file_is_an_error(yaml_file):
     with pytest.raises(TrimPruneError, match=r"sparsity is given twice(.|\n)*0\.5, and 0\.7 in .*recipe\.yaml"):
         Recipe.load(yaml_file("sparsity: 0.7\n"), {"sparsity": 0.5})

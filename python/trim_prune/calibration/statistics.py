@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import trim_kernels
+from trim_kernels.precision import full_float32
 
 from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..factor import Factor, factorise
@@ -97,8 +98,9 @@ class LinearStatistics:
         if "drift" in needs and dense is not None:
             if self._drift is None:
                 self._drift = torch.zeros(columns, columns, device=device)
-            for sequence, wanted in zip(inputs.float(), dense.float(), strict=True):
-                self._drift.addmm_((wanted - sequence).t(), sequence)
+            with full_float32(device):
+                for sequence, wanted in zip(inputs.float(), dense.float(), strict=True):
+                    self._drift.addmm_((wanted - sequence).t(), sequence)
         if "search_inputs" in needs:
             self._inputs.append(inputs[:, list(positions)].flatten(0, 1))
 

@@ -159,3 +159,21 @@ def test_a_spread_that_means_nothing_is_refused(spread):
 def test_the_spread_without_optimal_rows_is_refused():
     with pytest.raises(TrimPruneError, match=r"options of optimal are given(.|\n)*rows: uniform"):
         Recipe.build({"sparsity": 0.5, "rows": "uniform", "optimal": {"spread": 0.1}})
+
+
+@pytest.mark.parametrize("tokens", [8, 32, 128, 512])
+@pytest.mark.parametrize("correlated", [False, True])
+def test_few_tokens_do_no_harm_on_inputs_that_were_not_seen(tokens, correlated):
+    """Rows all alike: nothing to gain, and what the tokens seem to say of a row is noise."""
+    generator = torch.Generator().manual_seed(tokens)
+    columns, rows, count = 256, 64, round(0.7 * 64 * 256)
+    mixing = torch.randn(columns, columns, generator=generator) / 16 if correlated else torch.eye(columns)
+    seen, unseen = (torch.randn(n, columns, generator=generator) @ mixing for n in (tokens, 4096))
+    weight = torch.randn(rows, columns, generator=generator)
+    statistics = LinearStatistics()
+    statistics.add(seen[None], frozenset({"gram", "column_energy"}), [])
+    importance = Importance(column_scale=statistics.column_energy.sqrt().float())
+    recipe = Recipe.build({"sparsity": 0.7, "rows": "optimal"})
+    request = RowRequest(weight, importance, statistics, count, recipe)
+    even = trim_kernels.uniform_counts(rows, columns, count)
+    assert error(request, unseen, optimal(request)) < 1.03 * error(request, unseen, even)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from layer_requests import make_request, random_linears
 from tiny_models import linears_of, make_model, zeros
 
-from trim_prune import TrimPruneError, prune
+from trim_prune import Recipe, TrimPruneError, prune
 from trim_prune.budgets.layers import exact_counts
 from trim_prune.budgets.layers.table import table
 
@@ -43,8 +43,8 @@ def test_every_ruled_linear_gets_its_count_whatever_the_sizes(linears, share):
     free = sum(linear.size for i, linear in enumerate(made) if i not in ruled)
     total = sum(linear.size for linear in made)
     sparsity = (sum(ruled.values()) + int(share * free)) / total
-    request = make_request(made, sparsity=sparsity, layers="table", table=given_rules)
     assume(ruled and free)
+    request = make_request(made, sparsity=sparsity, layers="table", table=given_rules)
     counts = counts_of(request)
     assert sum(counts) == request.prune_count
     assert {i: counts[i] for i in ruled} == ruled
@@ -75,7 +75,6 @@ def test_rules_for_all_linears_may_meet_the_sparsity_by_themselves():
 @pytest.mark.parametrize(
     ("sparsity", "given", "message"),
     [
-        (0.5, [], r"'table' has no rules"),
         (0.5, rules(linear9=0.2), r"matches no linear(.|\n)*'\*\.linear9', sparsity: 0\.2(.|\n)*layers\.0\.linear0"),
         (0.5, rules(Linear0=0.2), "matches no linear"),
         (
@@ -95,12 +94,17 @@ def test_rules_for_all_linears_may_meet_the_sparsity_by_themselves():
         ),
         (0.9, rules(linear2=0.1), r"cannot have(.|\n)*293 \(1\.7651\)(.|\n)*0\.9 in the whole(.|\n)*raise"),
     ],
-    ids=["none", "unused", "case", "contradiction", "covered", "too little left", "too much left"],
+    ids=["unused", "case", "contradiction", "covered", "too little left", "too much left"],
 )
 def test_rules_that_cannot_be_followed_are_named(sparsity, given, message):
     request = make_request(random_linears(SHAPES, SHAPES), sparsity=sparsity, layers="table", table=given)
     with pytest.raises(TrimPruneError, match=message):
         table(request)
+
+
+def test_a_table_without_rules_is_refused_with_the_recipe():
+    with pytest.raises(TrimPruneError, match="'table' has no rules"):
+        Recipe.build({"sparsity": 0.5, "layers": "table"})
 
 
 def test_a_rule_above_what_the_row_budget_takes_is_refused():

@@ -21,7 +21,7 @@ def table(request: LayerRequest) -> Sequence[float]:
     meet the target by themselves, within half a weight.
 
     Raises:
-        TrimPruneError: no rules, a rule without a linear, two sparsities for one linear, a rule above what the row
+        TrimPruneError: a rule without a linear, two sparsities for one linear, a rule above what the row
             budget takes, or rules that leave the other linears a sparsity that they cannot have.
     """
     ruled = _ruled(request.recipe.table, request.linears)
@@ -48,8 +48,6 @@ def table(request: LayerRequest) -> Sequence[float]:
 
 def _ruled(rules: Sequence[TableRule], linears: Sequence[Linear]) -> dict[Linear, TableRule]:
     """The rule of each linear that has one."""
-    if not rules:
-        raise TrimPruneError("layer budget 'table' has no rules", fix="table: [{match: '*.down_proj', sparsity: 0.6}]")
     ruled: dict[Linear, TableRule] = {}
     for rule in rules:
         matched = [linear for linear in linears if fnmatchcase(linear.name, rule.match)]

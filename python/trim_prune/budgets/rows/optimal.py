@@ -8,13 +8,17 @@ import trim_kernels
 
 from .base import RowDecision, RowRequest, register_row_budget
 
+SPREAD = 0.12
+TOKENS_PER_COLUMN = 0.5
+"""With fewer calibration tokens the curves fit these tokens and no others: the default spread shrinks in proportion."""
+
 
 @register_row_budget("optimal", needs=["gram"])
 def optimal(request: RowRequest) -> RowDecision:
     """Minimise the sum over rows of E_i(k_i), the squared output error when row i loses its k_i lowest scores.
 
     E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a
-    row stays within ``optimal.spread`` of that of its linear.
+    row stays within ``optimal.spread`` of that of its linear, by default min(0.12, 0.24 tokens / columns).
     """
     first, last = band(request)
     column_scale, score = request.importance.column_scale, request.importance.score
@@ -26,5 +30,7 @@ def optimal(request: RowRequest) -> RowDecision:
 def band(request: RowRequest) -> tuple[int, int]:
     """The least and the most weights that a row may lose."""
     columns, spread = request.weight.shape[1], request.recipe.optimal.spread
+    if spread is None:
+        spread = SPREAD * min(1.0, request.statistics.tokens / (TOKENS_PER_COLUMN * columns))
     even = request.prune_count / request.weight.numel()
     return max(0, math.floor(columns * (even - spread))), min(columns, math.ceil(columns * (even + spread)))
