@@ -4,7 +4,8 @@ The update is timed twice: with a mask fixed before, and with one chosen in each
 
     python -m benchmarks.sparsegpt [--threads 2] [--budget 20] [ROWSxCOLUMNS ...]
 
-The two take turns on the same damped Hessian; figures are the medians, and the best times of each.
+The two take turns on the same damped Hessian; figures are the medians, and the best times of each. They are written
+to results/sparsegpt-cpu.json too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor
 
 import trim_kernels
+from benchmarks.about import about
 from benchmarks.baselines import sparsegpt_paper
 from benchmarks.data import linear_like
 from benchmarks.problems import SPARSITY
+from benchmarks.result_file import FOLDER, ResultFile
 from benchmarks.tables import columns
 from trim_prune import Recipe
 from trim_prune.calibration.statistics import LinearStatistics
@@ -31,16 +34,20 @@ HEADINGS = ("linear", "step", "published ms", "ours ms", "x median", "x best")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table."""
+    """Print a table for each shape, and write the lines of all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sparsegpt", description="SparseGPT's two steps.")
     parser.add_argument("shapes", nargs="*", default=SHAPES, metavar="ROWSxCOLUMNS")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--budget", type=float, default=20.0, help="seconds of a shape; at least two rounds")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    results = ResultFile(FOLDER / "sparsegpt-cpu.json", about("cpu") | {"threads": options.threads}, go_on=False)
     for shape in options.shapes:
         rows, width = map(int, shape.split("x"))
-        print(columns([HEADINGS, *_lines(rows, width, options.budget)]), flush=True)
+        lines = _lines(rows, width, options.budget)
+        print(columns([HEADINGS, *lines]), flush=True)
+        for line in lines:
+            results.append("lines", dict(zip(HEADINGS, line, strict=True)))
 
 
 def _lines(rows: int, width: int, budget: float) -> list[tuple[str, ...]]:
