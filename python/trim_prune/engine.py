@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,7 +151,7 @@ def _warn_of_coverage(blocks: Sequence[Block], events: Events) -> None:
 def _warn_of_steps(results: Sequence[LinearResult], events: Events) -> None:
     fallen = [result for result in results if result.steps]
     if fallen:
-        kinds = Counter(result.steps[-1] for result in fallen)
+        kinds = Counter(re.sub(r"\b\d+\b", "N", result.steps[-1]) for result in fallen)
         events.warn(
             f"{len(fallen)} of {len(results)} linears needed a fallback, the last of which was: "
             + ", ".join(f"{step} ({count})" for step, count in kinds.most_common())
@@ -255,11 +256,11 @@ def _prune_linear(
     steps = (*statistics.steps, *request.steps)
     if steps and recipe.strict:
         raise TrimPruneError(
-            "a linear needs more than was asked for",
+            "a linear needs a fallback",
             where=f"block {linear.block}, {linear.name}",
-            expected="a factorisation that succeeds as it is (strict)",
+            expected="none (strict)",
             got=", then ".join(steps),
-            fix="more calibration text, or go without strict: run.json then names every such linear",
+            fix="go without strict: run.json then names every such linear; more calibration text or damping may help",
         )
     masks[linear.weight_name] = kept.cpu()
     return LinearResult(
@@ -280,15 +281,19 @@ def _prune_linear(
 
 
 def _checked_counts(kept: Tensor, request: SolveRequest) -> Tensor:
-    """How many weights of each row the solver pruned; an error if that is not what it was asked to do."""
+    """How many weights of each row the solver pruned; an error if that is not what it was asked to do, or not done."""
     columns, asked = request.weight.shape[1], request.prune_count
-    counts = (columns - unpack_bits(kept, columns).sum(dim=1)).to(torch.int32)
+    pruned = unpack_bits(kept, columns).logical_not_()
+    counts = pruned.sum(dim=1, dtype=torch.int32)
     right = int(counts.sum()) == int(asked.sum()) if request.rows_compete else torch.equal(counts, asked)
     if not right:
         raise ValueError(
             f"solver {request.recipe.solver!r} prunes {int(counts.sum())} weights in place of the asked "
             f"{int(asked.sum())}, or other counts of the rows"
         )
+    left = int(pruned.logical_and_(request.weight != 0).sum())
+    if left:
+        raise ValueError(f"solver {request.recipe.solver!r}: {left} weights that its mask prunes are not zero")
     return counts
 
 
