@@ -36,16 +36,16 @@ MIN_COVERAGE = 0.99
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be pruned, decided before any work.
+    """What will be pruned.
 
-    ``counts``: the exact prune count of each linear; None if the layer budget has to measure the dense model first.
+    ``counts``: the exact prune count of each linear; None until the layer budget has divided the target.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
-    counts: dict[Linear, int] | None
+    counts: dict[Linear, int] | None = None
 
     @property
     def linears(self) -> list[Linear]:
@@ -54,20 +54,23 @@ class Plan:
 
 
 def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
-    """Find the blocks, fix the layer budget, and refuse what cannot be done."""
+    """Find the blocks, and refuse what cannot be done."""
     blocks = find_blocks(model)
     linears = [linear for block in blocks for linear in block.linears]
     _refuse_out_of_reach(linears, recipe)
     _refuse_not_finite(linears)
-    measured = bool(LAYER_BUDGETS.get(recipe.layers).needs)
-    counts = None if measured else _counts(linears, recipe, {})
-    return Plan(model, recipe, choose_device(recipe.device), blocks, counts)
+    return Plan(model, recipe, choose_device(recipe.device), blocks)
+
+
+def _divided(plan: Plan, statistics: Mapping[Linear, LinearStatistics], timings: Timings) -> Plan:
+    """The plan with the prune count of each linear, as the layer budget divides the target."""
+    with timings.phase("plan"):
+        return replace(plan, counts=_counts(plan.linears, plan.recipe, statistics))
 
 
 def _counts(
     linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
 ) -> dict[Linear, int]:
-    """The prune count of each linear, as the layer budget divides the target."""
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
     request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe)
@@ -119,10 +122,13 @@ def walk(
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
     _warn_of_coverage(plan.blocks, events)
+    measured = bool(LAYER_BUDGETS.get(plan.recipe.layers).needs)
+    if not measured:
+        plan = _divided(plan, {}, timings)
     with evaluation_mode(plan.model):
         states = _capture(plan, batches, events, timings)
-        if plan.counts is None:
-            plan = replace(plan, counts=_counts(plan.linears, plan.recipe, _measure_dense(plan, states, timings)))
+        if measured:
+            plan = _divided(plan, _measure_dense(plan, states, timings), timings)
         for block in plan.blocks:
             start = time.perf_counter()
             with _on_device(block.module, plan.device):
