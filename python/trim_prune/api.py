@@ -11,7 +11,7 @@ from torch import nn
 
 from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
-from .engine import Plan, make_plan, sparsity_figures, walk
+from .engine import make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
 from .models.device import choose_device, context_length
@@ -80,11 +80,12 @@ def prune(
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code)
         for warning in loaded.warnings:
             events.warn(warning)
-        plan = make_plan(loaded.model, recipe)
+        with timings.phase("plan"):
+            plan = make_plan(loaded.model, recipe)
         calibration = None
         if source is not None:
             with timings.phase("load"):
-                calibration = _calibrate(loaded, plan, source)
+                calibration = _calibrate(loaded, recipe, source)
         events.emit("phase", name="prune")
         batches = calibration.batches(recipe.batch_size) if calibration else []
         linears, masks = walk(plan, batches, events, timings)
@@ -158,8 +159,7 @@ def _load(
     return LoadedModel(model, tokenizer, Source(type(model).__name__))
 
 
-def _calibrate(loaded: LoadedModel, plan: Plan, text: Text) -> Calibration:
-    recipe = plan.recipe
+def _calibrate(loaded: LoadedModel, recipe: Recipe, text: Text) -> Calibration:
     if loaded.tokenizer is None:
         raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
     context = context_length(loaded.model)

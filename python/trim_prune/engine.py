@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,16 +37,16 @@ MIN_COVERAGE = 0.99
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be pruned, decided before any work.
+    """What will be pruned.
 
-    ``counts``: the exact prune count of each linear; None if the layer budget has to measure the dense model first.
+    ``counts``: the exact prune count of each linear; None until the layer budget has divided the target.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
-    counts: dict[Linear, int] | None
+    counts: dict[Linear, int] | None = None
 
     @property
     def linears(self) -> list[Linear]:
@@ -54,20 +55,23 @@ class Plan:
 
 
 def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
-    """Find the blocks, fix the layer budget, and refuse what cannot be done."""
+    """Find the blocks, and refuse what cannot be done."""
     blocks = find_blocks(model)
     linears = [linear for block in blocks for linear in block.linears]
     _refuse_out_of_reach(linears, recipe)
     _refuse_not_finite(linears)
-    measured = bool(LAYER_BUDGETS.get(recipe.layers).needs)
-    counts = None if measured else _counts(linears, recipe, {})
-    return Plan(model, recipe, choose_device(recipe.device), blocks, counts)
+    return Plan(model, recipe, choose_device(recipe.device), blocks)
+
+
+def _divided(plan: Plan, statistics: Mapping[Linear, LinearStatistics], timings: Timings) -> Plan:
+    """The plan with the prune count of each linear, as the layer budget divides the target."""
+    with timings.phase("plan"):
+        return replace(plan, counts=_counts(plan.linears, plan.recipe, statistics))
 
 
 def _counts(
     linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
 ) -> dict[Linear, int]:
-    """The prune count of each linear, as the layer budget divides the target."""
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
     request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe)
@@ -119,10 +123,13 @@ def walk(
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
     _warn_of_coverage(plan.blocks, events)
+    measured = bool(LAYER_BUDGETS.get(plan.recipe.layers).needs)
+    if not measured:
+        plan = _divided(plan, {}, timings)
     with evaluation_mode(plan.model):
         states = _capture(plan, batches, events, timings)
-        if plan.counts is None:
-            plan = replace(plan, counts=_counts(plan.linears, plan.recipe, _measure_dense(plan, states, timings)))
+        if measured:
+            plan = _divided(plan, _measure_dense(plan, states, timings), timings)
         for block in plan.blocks:
             start = time.perf_counter()
             with _on_device(block.module, plan.device):
@@ -151,7 +158,7 @@ def _warn_of_coverage(blocks: Sequence[Block], events: Events) -> None:
 def _warn_of_steps(results: Sequence[LinearResult], events: Events) -> None:
     fallen = [result for result in results if result.steps]
     if fallen:
-        kinds = Counter(result.steps[-1] for result in fallen)
+        kinds = Counter(re.sub(r"\b\d+\b", "N", result.steps[-1]) for result in fallen)
         events.warn(
             f"{len(fallen)} of {len(results)} linears needed a fallback, the last of which was: "
             + ", ".join(f"{step} ({count})" for step, count in kinds.most_common())
@@ -257,11 +264,11 @@ def _prune_linear(
     steps = (*statistics.steps, *request.steps)
     if steps and recipe.strict:
         raise TrimPruneError(
-            "a linear needs more than was asked for",
+            "a linear needs a fallback",
             where=f"block {linear.block}, {linear.name}",
-            expected="a factorisation that succeeds as it is (strict)",
+            expected="none (strict)",
             got=", then ".join(steps),
-            fix="more calibration text, or go without strict: run.json then names every such linear",
+            fix="go without strict: run.json then names every such linear; more calibration text or damping may help",
         )
     masks[linear.weight_name] = kept.cpu()
     return LinearResult(
@@ -282,15 +289,19 @@ def _prune_linear(
 
 
 def _checked_counts(kept: Tensor, request: SolveRequest) -> Tensor:
-    """How many weights of each row the solver pruned; an error if that is not what it was asked to do."""
+    """How many weights of each row the solver pruned; an error if that is not what it was asked to do, or not done."""
     columns, asked = request.weight.shape[1], request.prune_count
-    counts = (columns - unpack_bits(kept, columns).sum(dim=1)).to(torch.int32)
+    pruned = unpack_bits(kept, columns).logical_not_()
+    counts = pruned.sum(dim=1, dtype=torch.int32)
     right = int(counts.sum()) == int(asked.sum()) if request.rows_compete else torch.equal(counts, asked)
     if not right:
         raise ValueError(
             f"solver {request.recipe.solver!r} prunes {int(counts.sum())} weights in place of the asked "
             f"{int(asked.sum())}, or other counts of the rows"
         )
+    left = int(pruned.logical_and_(request.weight != 0).sum())
+    if left:
+        raise ValueError(f"solver {request.recipe.solver!r}: {left} weights that its mask prunes are not zero")
     return counts
 
 

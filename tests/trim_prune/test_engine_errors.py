@@ -5,7 +5,9 @@ import torch
 from tiny_models import make_model
 from torch import nn
 
-from trim_prune import Event, TrimPruneError, api, prune
+from trim_prune import Event, TrimPruneError, api, prune, register_layer_budget, timing
+from trim_prune.budgets.layers import LAYER_BUDGETS
+from trim_prune.cache import cache_file
 
 BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16}
 
@@ -120,10 +122,40 @@ def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text)
 
 def test_phases_are_timed(tokenizer, text):
     result = prune(make_model("llama"), BASE, [text], tokenizer=tokenizer)
-    phases = {"load", "capture", "forward", "statistics", "search", "apply"}
+    phases = {"load", "plan", "capture", "forward", "statistics", "search", "apply"}
     assert set(result.timings) == phases
     corrected = prune(make_model("llama"), BASE | {"correction": 0.5}, [text], tokenizer=tokenizer)
     assert set(corrected.timings) == phases | {"correct"}
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_the_time_of_a_layer_budget_is_that_of_the_plan(measured, tokenizer, text, monkeypatch):
+    monkeypatch.setattr(LAYER_BUDGETS, "_entries", dict(LAYER_BUDGETS._entries))
+    seconds = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: seconds[0])
+
+    @register_layer_budget("slow", needs=["column_energy"] if measured else [])
+    def slow(request):
+        seconds[0] += 100
+        return [request.sparsity] * len(request.linears)
+
+    result = prune(make_model("llama"), BASE | {"layers": "slow"}, [text], tokenizer=tokenizer)
+    assert {name: value for name, value in result.timings.items() if value} == {"plan": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "given"),
+    [({"seqlen": 65}, True), ({"tokens_per_sequence": 17}, True), ({"samples": 4000}, True), ({}, False)],
+    ids=["context", "tokens per sequence", "text", "tokenizer"],
+)
+def test_a_failed_calibration_comes_before_the_layer_budget(change, given, tokenizer, text, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recipe = BASE | {"layers": "alphapruning"}
+    with pytest.raises(TrimPruneError, match=r"calibration|tokens per sequence"):
+        prune(make_model("llama"), recipe | change, [text], tokenizer=tokenizer if given else None)
+    assert not cache_file("alpha.json").exists()
+    prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    assert cache_file("alpha.json").exists()
 
 
 class Experts(nn.Module):

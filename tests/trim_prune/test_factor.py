@@ -153,7 +153,7 @@ def test_without_a_damping_a_column_of_zeros_needs_no_step_either():
 def test_no_damping_at_all_ends_in_clipped_eigenvalues_if_tokens_are_missing():
     gram = torch.ones(6, 6)
     factor = factorise_by(gram, 1, 0.0)
-    assert factor.steps == (*DAMPINGS, "float64", "eigenvalues clipped")
+    assert factor.steps == ("float64", "eigenvalues clipped")
     values, vectors = torch.linalg.eigh(gram.double())
     is_inverse_factor(factor.upper, (vectors * values.clamp(min=0.01)) @ vectors.t())
 
@@ -172,6 +172,47 @@ def test_every_rung_is_tried_in_order_and_recorded(monkeypatch):
     assert factor.upper is None
     assert factor.steps == ("1 dead columns", *DAMPINGS, "float64", "eigenvalues clipped", "mask only")
     assert tried == 7 * [torch.float32] + 2 * [torch.float64]
+
+
+def test_no_damping_at_all_is_not_multiplied():
+    gram = torch.eye(6)
+    gram[0, 0], gram[1, 2], gram[2, 1] = 0, 3, 3
+    assert factorise_by(gram, 1, 0.0).steps == ("1 dead columns", "float64", "eigenvalues clipped")
+
+
+def test_eigenvalues_that_are_not_found_end_in_a_mask(monkeypatch):
+    def diverge(hessian):
+        raise torch.linalg.LinAlgError("the algorithm failed to converge")
+
+    monkeypatch.setattr(torch.linalg, "eigh", diverge)
+    factor = factorise(coupled(5e3))
+    assert factor.upper is None
+    assert factor.steps == (*DAMPINGS, "float64", "eigenvalues clipped", "mask only")
+
+
+@pytest.mark.parametrize("damping", [None, 0.01])
+def test_a_matrix_that_needs_no_step_is_not_kept(damping):
+    assert factorise_by(gram_of(40, 8), 40, damping).hessian is None
+
+
+@pytest.mark.parametrize(
+    ("gram", "rung"),
+    [
+        (torch.zeros(6, 6), "6 dead columns"),
+        (coupled(0.3), "damping times 100"),
+        (1e38 * torch.eye(6), "float64"),
+        (coupled(5e3), "eigenvalues clipped"),
+    ],
+    ids=["dead", "damping", "float64", "clipped"],
+)
+def test_the_matrix_of_the_last_rung_is_kept(gram, rung):
+    factor = factorise(gram)
+    assert factor.steps[-1] == rung
+    is_inverse_factor(factor.upper, factor.hessian.double())
+
+
+def test_no_matrix_is_kept_where_none_was_factored():
+    assert factorise(torch.full((3, 3), torch.nan)).hessian is None
 
 
 @pytest.mark.parametrize("tokens", [2, 30, 600])

@@ -105,6 +105,14 @@ def test_a_layer_budget_of_nan_is_refused_before_any_work():
         prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
 
 
+@pytest.mark.parametrize("count", [0, 1, 13, 15])
+def test_a_layer_budget_that_does_not_know_every_linear_is_refused(count):
+    trim_prune.register_layer_budget("wrong")(lambda request: [request.sparsity] * count)
+    message = f"layer budget 'wrong': expected 14 sparsities, one for each linear, got {count}"
+    with pytest.raises(TrimPruneError, match=message):
+        prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
+
+
 def test_a_layer_budget_sees_the_dense_model(tokenizer, text):
     seen = {}
 
@@ -153,6 +161,24 @@ def test_a_solver_that_prunes_other_counts_is_refused_with_the_linear():
 
     with pytest.raises(TrimPruneError, match=r"'too-few' prunes 0 weights in place of(.|\n)*block 0, .*q_proj"):
         prune(make_model("llama"), BASE | {"score": "magnitude", "solver": "too-few"})
+
+
+@pytest.mark.parametrize("rows", ["uniform", "whole"])
+@pytest.mark.parametrize(
+    ("pruned", "message"),
+    [(lambda weight, kept: weight, "512 weights"), (lambda weight, kept: weight[3:].mul_(kept[3:]), "48 weights")],
+    ids=["all", "three rows"],
+)
+def test_a_solver_that_leaves_what_its_mask_prunes_is_refused_at_once(pruned, message, rows):
+    @trim_prune.register_solver("lazy")
+    def lazy(request):
+        kept = torch.arange(32).expand(request.weight.shape) >= 16
+        pruned(request.weight, kept)
+        return pack_bits(kept)
+
+    recipe = BASE | {"score": "magnitude", "solver": "lazy", "rows": rows}
+    with pytest.raises(TrimPruneError, match=rf"'lazy': {message} that its mask prunes are not zero(.|\n)*q_proj"):
+        prune(make_model("llama"), recipe)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

@@ -107,7 +107,7 @@ def prune(
     strict: Annotated[
         bool | None,
         typer.Option(
-            "--strict", help="Stop where a factorisation fails, in place of repairing it.", rich_help_panel=HOW
+            "--strict", help="Stop at a linear that needs a fallback, in place of recording it.", rich_help_panel=HOW
         ),
     ] = None,
     trust_remote_code: Annotated[

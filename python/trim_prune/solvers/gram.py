@@ -6,25 +6,32 @@ import torch
 from torch import Tensor
 
 from ..calibration.statistics import LinearStatistics
-from ..factor import damped
+from ..factor import Factor, damped
 
 
-def damped_correlation(statistics: LinearStatistics, damping: float | None) -> tuple[Tensor, Tensor]:
-    """The damped Gram matrix H of :func:`damped`, as diag(norm) K diag(norm) up to a factor, K of unit diagonal.
+def damped_correlation(
+    statistics: LinearStatistics, damping: float | None, factor: Factor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The damped Gram matrix H, as diag(norm) K diag(norm) up to a scalar, K of unit diagonal.
 
-    A column without input has norm 0 if damping is None, and row and column 0 in K but for its diagonal.
+    H is that of :func:`damped`, or the one that ``factor`` was made of if a rung of the ladder was climbed. A column
+    without input has norm 0 if damping is None and no rung was climbed, and row and column 0 in K but for its diagonal.
 
     Returns:
         K float32 [C, C]; norm float32 [C], the largest of which is 1.
     """
-    correlation = damped(statistics.gram, statistics.tokens, damping)
+    if factor is None or factor.hessian is None:
+        correlation = damped(statistics.gram, statistics.tokens, damping)
+    else:
+        correlation = factor.hessian.clone()
     # The largest norm becomes 1, so that no square of a weight overflows.
     norm = correlation.diagonal().clamp(min=0).sqrt()
     inverse = torch.where(norm > 0, 1 / norm, 0)
     correlation *= inverse
     correlation *= inverse[:, None]
     correlation.fill_diagonal_(1)
-    return correlation, norm / norm.max().clamp(min=torch.finfo(norm.dtype).tiny)
+    norm = norm / norm.max().clamp(min=torch.finfo(norm.dtype).tiny)
+    return correlation.to(torch.float32), norm.to(torch.float32)
 
 
 def conjugate_gradients(start: Tensor, residual: Tensor, correlation: Tensor, kept: Tensor, steps: int) -> Tensor:

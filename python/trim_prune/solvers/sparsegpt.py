@@ -68,7 +68,8 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
 
 def _refined(weight: Tensor, kept: Tensor, request: SolveRequest) -> Tensor:
     """Survivors nearer to those that minimise the output error, with the damping of the factor."""
-    correlation, norm = damped_correlation(request.statistics, request.recipe.damping)
+    statistics, damping = request.statistics, request.recipe.damping
+    correlation, norm = damped_correlation(statistics, damping, statistics.factor(damping))
     residual = ((request.weight.to(torch.float32) - weight) * norm) @ correlation
     steps = request.recipe.sparsegpt.refine
     refined = conjugate_gradients(weight * norm, residual, correlation, kept, steps) / norm

@@ -139,9 +139,10 @@ def test_a_model_is_pruned_by_the_table(rows, tokenizer, text):
     assert max(others) - min(others) < 0.005
 
 
-def test_a_wrong_rule_is_refused_before_any_work(text):
-    model = make_model("llama")
+def test_a_wrong_rule_is_refused_before_the_model_runs(tokenizer, text):
+    model, events = make_model("llama"), []
     recipe = {"sparsity": 0.6, "layers": "table", "table": [{"match": "*.fc1", "sparsity": 0.3}]}
-    # Without a tokenizer the text could not even be read.
+    recipe |= {"samples": 4, "seqlen": 16}
     with pytest.raises(TrimPruneError, match=r"matches no linear(.|\n)*\*\.fc1"):
-        prune(model, recipe, [text])
+        prune(model, recipe, [text], tokenizer=tokenizer, on_event=events.append)
+    assert not any(event.kind == "calibration" for event in events)

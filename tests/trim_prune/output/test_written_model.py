@@ -125,7 +125,7 @@ def test_run_json_tells_everything(pruned, llama_folder):
         assert linear["prune_count"] == expected.prune_count
         assert linear["quality"] == expected.quality
         assert linear["sparsity"] == expected.sparsity
-    assert set(run["seconds"]) == {"load", "capture", "forward", "statistics", "search", "apply", "write"}
+    assert set(run["seconds"]) == {"load", "plan", "capture", "forward", "statistics", "search", "apply", "write"}
     assert run["versions"]["torch"] == torch.__version__
     assert run["versions"]["trim_kernels"] == trim_prune.__version__
     assert {"python", "transformers", "safetensors", "tokenizers", "numpy"} <= run["versions"].keys()

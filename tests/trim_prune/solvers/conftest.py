@@ -58,6 +58,15 @@ def solve():
 
 
 @pytest.fixture
+def coupled():
+    """Weight [R, 6], inputs, and what is no Gram matrix: with 1 % damping it is factored at a hundred times that."""
+    generator = torch.Generator().manual_seed(0)
+    gram = torch.eye(6)
+    gram[0, 1] = gram[1, 0] = 1.3
+    return torch.randn(12, 6, generator=generator), torch.ones(8, 6), gram
+
+
+@pytest.fixture
 def linear():
     """Weight [R, C] and inputs [tokens, C] that are correlated, of very different size, and share a direction."""
 

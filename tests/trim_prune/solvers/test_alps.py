@@ -134,14 +134,42 @@ def test_kept_columns_without_input_keep_their_weights(solve, linear):
     assert torch.equal(solved.weight[:, :20][kept], weight[:, :20][kept])
 
 
-def test_no_gram_matrix_at_all_falls_back_to_the_scores_and_says_so(solve, linear):
+@pytest.mark.parametrize("support", ["score", "rows"])
+@pytest.mark.parametrize("compete", [False, True])
+def test_without_a_factor_it_is_the_mask(solve, linear, support, compete):
     weight, inputs = linear(6, 16, 40)
+    nowhere = torch.full((16, 16), torch.nan)
+    solved = solve("alps", weight, inputs, 8, compete=compete, gram=nowhere, support=support)
     plain = solve("mask", weight, inputs, 8)
-    size = inputs.square().sum(0).sqrt()
-    broken = size[:, None] * size * torch.where(torch.eye(16, dtype=torch.bool), 1.0, -3.0)
-    solved = solve("alps", weight, inputs, 8, gram=broken)
+    assert torch.equal(solved.weight, plain.weight)
     assert torch.equal(solved.kept, plain.kept)
-    assert solved.steps[0].startswith("alps: support of the scores, ADMM failed")
+
+
+@pytest.mark.parametrize("support", ["score", "rows"])
+def test_the_weights_are_those_of_the_rung_that_was_reached(solve, coupled, support):
+    weight, inputs, gram = coupled
+    solved = solve("alps", weight, inputs, 3, gram=gram, damping=0.01, support=support, cg_steps=60)
+    expected = least_squares(weight, solved.kept, damp(gram, 1.0))
+    # What is no Gram matrix may find a row worse, which then keeps the mask's weights.
+    masked = solve("mask", weight, inputs, 3).weight.double()
+    near, same = (
+        torch.isclose(solved.weight.double(), other, rtol=1e-4, atol=1e-5).all(dim=1) for other in (expected, masked)
+    )
+    assert (near | same).all()
+    assert int((~near).sum()) <= 1
+    assert solved.weight.abs().max() < 2 * weight.abs().max()
+
+
+def test_a_failed_admm_falls_back_to_the_support_of_the_scores_and_says_so(solve, linear, monkeypatch):
+    def refuse(matrix):
+        raise torch.linalg.LinAlgError("not positive-definite")
+
+    weight, inputs = linear(6, 16, 40)
+    expected = solve("alps", weight, inputs, 8, support="score")
+    monkeypatch.setattr(torch.linalg, "cholesky", refuse)
+    solved = solve("alps", weight, inputs, 8)
+    assert torch.equal(solved.weight, expected.weight)
+    assert solved.steps[0] == "alps: support of the scores, ADMM failed (not positive-definite)"
 
 
 def test_the_same_twice(solve, linear):

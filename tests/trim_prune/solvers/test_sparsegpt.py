@@ -295,6 +295,21 @@ def test_without_a_factor_it_is_the_mask(solve, linear, mask, compete):
     assert torch.equal(solved.kept, plain.kept)
 
 
+@pytest.mark.parametrize("mask", MASKS)
+def test_refining_takes_the_rung_that_was_reached(solve, coupled, mask):
+    weight, inputs, gram = coupled
+    plain, refined = (solve("sparsegpt", weight, inputs, 3, gram=gram, mask=mask, refine=steps) for steps in (0, 60))
+    damped = gram.double() + torch.eye(6)
+
+    def error(solved):
+        difference = weight.double() - solved.weight.double()
+        return ((difference @ damped) * difference).sum(dim=1)
+
+    assert torch.equal(plain.kept, refined.kept)
+    assert (error(refined) <= error(plain) * (1 + 1e-5)).all()
+    assert refined.weight.abs().max() < 2 * weight.abs().max()
+
+
 @pytest.mark.parametrize("options", [{"mask": "outside"}, {"refine": -1}, {"refine": True}, {"block": 64}], ids=str)
 def test_unknown_options_are_refused(options):
     with pytest.raises(TrimPruneError, match=f"sparsegpt.{next(iter(options))}"):

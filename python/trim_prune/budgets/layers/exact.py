@@ -16,8 +16,11 @@ def exact_counts(sparsities: Sequence[float], sizes: Sequence[int], limits: Sequ
     are not shifted: they keep their shares to the last bit.
 
     Raises:
-        ValueError: a sparsity is NaN or infinite, or the limits together are below ``total``.
+        ValueError: not one sparsity for each size; a sparsity is NaN or infinite; or the limits together are below
+            ``total``.
     """
+    if len(sparsities) != len(sizes):
+        raise ValueError(f"expected {len(sizes)} sparsities, one for each linear, got {len(sparsities)}")
     for sparsity in sparsities:
         if not math.isfinite(sparsity):
             raise ValueError(f"a sparsity of {sparsity} is not a number")
