@@ -1,9 +1,9 @@
 // nm_rank, nm_mask and prune_nm: the rank of every weight in its group of `of` columns, one row at a time, keys in
 // scratch.
 //
-// A weight's rank is the number of weights of its group that come after it; where n of the group stay, a weight stays if
-// its rank is below n. Column i goes before column j iff key i < key j, or key i <= key j where i < j; keys are below
-// 2^31 - 1, so one comparison of key i with key j + (i < j) tells.
+// A weight's rank is the number of weights of its group that come after it; where n of the group stay, a weight stays
+// if its rank is below n. Column i goes before column j iff key i < key j, or key i <= key j where i < j; keys are
+// below 2^31 - 1, so one comparison of key i with key j + (i < j) tells.
 #include "kernels.h"
 #include "mask_bits.h"
 #include "row_keys.h"

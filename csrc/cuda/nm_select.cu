@@ -82,7 +82,7 @@ TRIM_EXPORT int tk_cuda_nm_rank(const tk_scored* scored, int of, uint8_t* rank, 
   const trim::OnDevice device(call->device);
   if (device.status != cudaSuccess) return device.status;
   return trim::with_dtype(*scored, [&](auto dtype) {
-    const trim::Grouping grouping{0, of, rank, false, nullptr};
+    const trim::Grouping grouping{0, of, rank, false, nullptr};  // keeps none, so what fills groups up goes first
     const trim::GroupSelection ranking{*scored, grouping, call->stream, call->bad};
     return static_cast<int>(trim::select<decltype(dtype), trim::Ranks>(ranking));
   });

@@ -1,9 +1,10 @@
 // nm_select: of every `of` consecutive columns the last `keep` in pruning order stay. nm_rank: how many of them come
 // after each.
 //
-// To select, the keys of a group are sorted in registers by a network of exchanges. The first one that stays tells which others
-// do, and equal ones go from the left until as many are left as shall stay. A shorter last group is filled up with keys
-// that go before or stay after all others, so that `keep` is the same everywhere. To rank, every key is compared with all.
+// To select, the keys of a group are sorted in registers by a network of exchanges. The first one that stays tells
+// which others do, and equal ones go from the left until as many are left as shall stay. A shorter last group is filled
+// up with keys that go before or stay after all others, so that `keep` is the same everywhere. To rank, every key is
+// compared with all others of its group.
 #pragma once
 #include <type_traits>
 #include <utility>
