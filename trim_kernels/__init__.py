@@ -14,6 +14,7 @@ from trim_kernels.ops.allocate_rows.rounding import uniform_counts
 from trim_kernels.ops.column_sqnorm import column_sqnorm_
 from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.nm_rank import nm_rank
 from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
@@ -36,6 +37,7 @@ __all__ = [
     "gram_",
     "inverse_factor",
     "nm_mask",
+    "nm_rank",
     "obs_update_",
     "optimal_counts",
     "pack_bits",

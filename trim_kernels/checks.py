@@ -68,9 +68,13 @@ def check_gram_of(weight: Tensor, gram: Tensor) -> None:
 
 
 def check_band(first_count: int, last_count: int, columns: int) -> None:
-    for name, value, high in (("last_count", last_count, columns), ("first_count", first_count, last_count)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-            raise ValueError(f"{name}: expected an int from 0 to {high}, got {describe(value)}")
+    _check_int("last_count", last_count, 0, columns)
+    _check_int("first_count", first_count, 0, last_count)
+
+
+def _check_int(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{name}: expected an int from {low} to {high}, got {describe(value)}")
 
 
 def check_call(op: str, call: Mapping[str, Any]) -> None:
@@ -84,7 +88,7 @@ def check_call(op: str, call: Mapping[str, Any]) -> None:
         return
     check_weight(call["weight"])
     if "of" in call:
-        check_keep_of(call["keep"], call["of"])
+        check_keep_of(call.get("keep", 0), call["of"])
     check_scoring(call["weight"], call["column_scale"], call["score"])
     if "prune_count" in call:
         as_prune_count(call["weight"], call["prune_count"])
@@ -124,10 +128,13 @@ def check_writable(tensor: Tensor, name: str = "weight") -> None:
         )
 
 
+def check_of(of: int) -> None:
+    _check_int("of", of, 1, LARGEST_GROUP)
+
+
 def check_keep_of(keep: int, of: int) -> None:
-    for name, value, low, high in (("of", of, 1, LARGEST_GROUP), ("keep", keep, 0, of)):
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ValueError(f"{name}: expected an int from {low} to {high}, got {describe(value)}")
+    check_of(of)
+    _check_int("keep", keep, 0, of)
 
 
 def check_activations(x: Tensor, token_mask: Tensor | None) -> None:

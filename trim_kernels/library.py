@@ -36,6 +36,7 @@ _SCHEMAS = {
         " float[] learning_rates, float[] negative_learning_rates, int iterations, float max_sparsity,"
         " str layer_metric, str row_metric, str rounding, str backend) -> (Tensor prune_count, Tensor trace)"
     ),
+    "nm_rank": f"(Tensor weight, int of, Tensor? column_scale, Tensor? score, {_CHECKED}) -> Tensor",
     "nm_mask": f"({_GROUPED}, bool packed, {_CHECKED}) -> Tensor",
     "prune_nm_": f"({_GROUPED.replace('Tensor weight', 'Tensor(a!) weight')}, {_CHECKED}) -> ()",
     "column_sqnorm_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
@@ -53,6 +54,10 @@ def _fake_row_mask(
     weight: Tensor, prune_count: Tensor, column_scale: Tensor | None, score: Tensor | None, packed: bool, *_: object
 ) -> Tensor:
     return empty_mask(weight, packed)
+
+
+def _fake_nm_rank(weight: Tensor, *_: object) -> Tensor:
+    return weight.new_empty(weight.shape, dtype=torch.uint8)
 
 
 def _fake_nm_mask(
@@ -105,6 +110,7 @@ _FAKES: dict[str, Callable[..., object]] = {
     "row_quality": _fake_row_quality,
     "row_error_curve": _fake_row_error_curve,
     "allocate_rows": _fake_allocate_rows,
+    "nm_rank": _fake_nm_rank,
     "nm_mask": _fake_nm_mask,
     "prune_nm_": _fake_in_place,
     "column_sqnorm_": _fake_in_place,

@@ -25,7 +25,7 @@ from trim_kernels.scoring import apart, overflow, require_finite, require_finite
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
-_ABI = 3
+_ABI = 4
 """TK_ABI of trim_kernels.h."""
 _BAD_VALUE, _OUT_OF_MEMORY, _OVERFLOW = 1, 2, 4
 
@@ -39,6 +39,7 @@ _SIGNATURES = {
     "row_quality": (_POINTER, _POINTER, _SIZE, _POINTER),
     "row_error_curve": (_POINTER, _SIZE, _SIZE, _SIZE, _POINTER),
     "allocate_rows": (_POINTER, _SIZE, _POINTER, _POINTER, _POINTER),
+    "nm_rank": (_INT, _POINTER),
     "nm_mask": (_INT, _INT, _INT, _POINTER),
     "prune_nm": (_INT, _INT),
     "column_sqnorm": (_POINTER, _INT),

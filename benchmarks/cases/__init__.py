@@ -8,7 +8,7 @@ from benchmarks.cases.activations import COLUMN_SQNORM, GRAM
 from benchmarks.cases.case import Case
 from benchmarks.cases.curves import ROW_ERROR_CURVE
 from benchmarks.cases.elimination import OBS_UPDATE
-from benchmarks.cases.groups import NM_MASK, PRUNE_2_OF_4, PRUNE_4_OF_8
+from benchmarks.cases.groups import NM_MASK, NM_RANK, PRUNE_2_OF_4, PRUNE_4_OF_8
 from benchmarks.cases.quality import ALLOCATE_ROWS, ALLOCATE_ROWS_EXACT, ROW_QUALITY
 from benchmarks.cases.rows import PRUNE_ROWS, ROW_MASK, ROW_MASK_PACKED, ROW_ORDER, ROW_THRESHOLD
 
@@ -28,6 +28,7 @@ HEADLINES: tuple[Case[Any], ...] = (
 CASES: tuple[Case[Any], ...] = (
     *HEADLINES,
     NM_MASK,
+    NM_RANK,
     PRUNE_4_OF_8,
     ROW_ORDER,
     ROW_THRESHOLD,

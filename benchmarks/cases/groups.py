@@ -7,7 +7,7 @@ from torch import Tensor
 
 import trim_kernels
 from benchmarks.cases.case import Case
-from benchmarks.cases.checks import equal_but_for_ties, equal_masks
+from benchmarks.cases.checks import equal, equal_but_for_ties, equal_masks
 from benchmarks.cases.rows import no_operations
 from benchmarks.problems import Layer
 
@@ -17,6 +17,19 @@ def _topk_and_scatter(layer: Layer, keep: int, of: int) -> Tensor:
     scores = (layer.weight.float().abs() * layer.column_scale).view(layer.weight.shape[0], -1, of)
     best = scores.topk(keep, dim=-1, sorted=False).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, best, True).flatten(1)
+
+
+def _argsort_of_argsort(layer: Layer, of: int) -> Tensor:
+    """The ranks, if the columns come in whole groups."""
+    scores = (layer.weight.float().abs() * layer.column_scale).view(layer.weight.shape[0], -1, of)
+    order = torch.sort(scores, dim=-1, stable=True).indices
+    return (of - 1 - order.argsort(dim=-1)).to(torch.uint8).flatten(1)
+
+
+def _rank(layer: Layer, backend: str) -> Tensor:
+    return trim_kernels.nm_rank(
+        layer.weight, 8, column_scale=layer.column_scale, check_values=layer.check_values, backend=backend
+    )
 
 
 def _mask(layer: Layer, backend: str) -> Tensor:
@@ -53,6 +66,17 @@ def _in_place(keep: int, of: int) -> Case[Layer]:
     )
 
 
+NM_RANK = Case(
+    "nm_rank",
+    "of 8",
+    Layer.make,
+    _rank,
+    equal,
+    bytes_moved=lambda layer: layer.weight_bytes() + layer.weight.numel(),
+    operations=no_operations,
+    baseline=lambda layer: _argsort_of_argsort(layer, 8),
+    baseline_name="torch.sort twice",
+)
 NM_MASK = Case(
     "nm_mask",
     "2 of 4 packed",

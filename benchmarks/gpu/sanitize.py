@@ -40,6 +40,13 @@ def _grouped(name: str, keep: int, of: int, **options: Any) -> Callable[[Argumen
     return call
 
 
+def _ranked(of: int) -> Callable[[Arguments, str], object]:
+    def call(given: Arguments, backend: str) -> object:
+        return trim_kernels.nm_rank(given["weight"], of, column_scale=given["scale"], backend=backend)
+
+    return call
+
+
 def _quality(given: Arguments, backend: str) -> object:
     found = trim_kernels.row_quality(
         given["weight"], given["prune_count"], given["inputs"], column_scale=given["scale"], backend=backend
@@ -76,6 +83,8 @@ CALLS: dict[str, tuple[Callable[[Arguments, str], object], Callable[[object, obj
         equal,
     ),
     "prune_rows_ in one pass": (_selected("prune_rows_", check_values=False), equal),
+    "nm_rank of 8": (_ranked(8), equal),
+    "nm_rank of 12": (_ranked(12), equal),
     "nm_mask": (_grouped("nm_mask", 4, 8), equal),
     "nm_mask packed": (_grouped("nm_mask", 2, 4, packed=True), equal),
     "prune_nm_ 2 of 4": (_grouped("prune_nm_", 2, 4), equal),

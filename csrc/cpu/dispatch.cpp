@@ -86,6 +86,10 @@ TRIM_EXPORT int tk_allocate_rows(const tk_scored* scored, const float* inputs, i
   });
 }
 
+TRIM_EXPORT int tk_nm_rank(const tk_scored* scored, int of, uint8_t* rank, int threads) {
+  return guarded([=] { return active()->nm_rank(scored, of, rank, threads); });
+}
+
 TRIM_EXPORT int tk_nm_mask(const tk_scored* scored, int keep, int of, int packed, uint8_t* mask, int threads) {
   return guarded([=] { return active()->nm_mask(scored, keep, of, packed, mask, threads); });
 }

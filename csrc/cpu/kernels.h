@@ -19,6 +19,7 @@ struct Kernels {
   decltype(&tk_row_order) row_order;
   decltype(&tk_row_quality) row_quality;
   WithRowOutputs with_row_outputs;
+  decltype(&tk_nm_rank) nm_rank;
   decltype(&tk_nm_mask) nm_mask;
   decltype(&tk_prune_nm) prune_nm;
   decltype(&tk_column_sqnorm) column_sqnorm;
@@ -35,15 +36,16 @@ struct Kernels {
   int row_order(const tk_scored*, int32_t*, int);                                                        \
   int row_quality(const tk_scored*, const int32_t*, const float*, int64_t, double*, int);                \
   int with_row_outputs(const tk_scored*, const float*, int64_t, int, Search, void*);                     \
+  int nm_rank(const tk_scored*, int, uint8_t*, int);                                                     \
   int nm_mask(const tk_scored*, int, int, int, uint8_t*, int);                                           \
   int prune_nm(const tk_scored*, int, int, int);                                                         \
   int column_sqnorm(const tk_activations*, void*, int, int);                                             \
   int gram(const tk_activations*, float*, int64_t, int);                                                 \
   int obs_update(const tk_elimination*, int);                                                            \
   int row_error_curve(const tk_scored*, const float*, int64_t, int64_t, int64_t, float*, int);           \
-  constexpr Kernels kernels{#isa,        row_threshold,    row_mask, prune_rows, row_order,              \
-                            row_quality, with_row_outputs, nm_mask,  prune_nm,   column_sqnorm,          \
-                            gram,        obs_update,       row_error_curve};                             \
+  constexpr Kernels kernels{#isa,          row_threshold,    row_mask,   prune_rows,     row_order,      \
+                            row_quality,   with_row_outputs, nm_rank,    nm_mask,        prune_nm,       \
+                            column_sqnorm, gram,             obs_update, row_error_curve};               \
   }
 
 TRIM_DECLARE_KERNELS(baseline)

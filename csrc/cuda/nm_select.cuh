@@ -1,9 +1,12 @@
-// nm_select: of every `of` consecutive columns the last `keep` in pruning order stay.
+// nm_select: of every `of` consecutive columns the last `keep` in pruning order stay. nm_rank: how many of them come
+// after each.
 //
-// The keys of a group are sorted in registers by a network of exchanges. The first one that stays tells which others
-// do, and equal ones go from the left until as many are left as shall stay. A shorter last group is filled up with keys
-// that go before or stay after all others, so that `keep` is the same everywhere.
+// To select, the keys of a group are sorted in registers by a network of exchanges. The first one that stays tells
+// which others do, and equal ones go from the left until as many are left as shall stay. A shorter last group is filled
+// up with keys that go before or stay after all others, so that `keep` is the same everywhere. To rank, every key is
+// compared with all others of its group.
 #pragma once
+#include <type_traits>
 #include <utility>
 
 #include "row_select.cuh"
@@ -15,9 +18,14 @@ constexpr int kGroupThreads = 128;
 constexpr int kLargestGroup = 32;
 constexpr uint32_t kGoesFirst = 0xffffffffu, kStaysLast = 0x7fffffffu;  // keys are compared as signed integers
 
+// What is wanted of the groups: half of each, a part of any size, or the ranks of their weights.
+struct Half {};
+struct Part {};
+struct Ranks {};
+
 struct Grouping {
   int32_t keep, of;
-  uint8_t* mask;  // null: weights that do not stay become zero
+  uint8_t* out;  // a mask, or ranks; null: weights that do not stay become zero
   bool packed;
   const int32_t* bad;  // if it holds a 1, nothing is written; may be null
 
@@ -145,6 +153,37 @@ __device__ __forceinline__ uint32_t kept_of_groups(const uint32_t (&key)[kSize],
   return kept;
 }
 
+// Ranks of groups of kGroup keys that lie side by side, a byte each.
+template <int kGroup, int kSize>
+__device__ __forceinline__ void rank_groups(const uint32_t (&key)[kSize], uint64_t (&ranks)[kSize / 8]) {
+  uint32_t after[kSize];
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) after[i] = kGroup - 1 - i % kGroup;
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) {
+#pragma unroll
+    for (int j = i + 1; j < (i / kGroup + 1) * kGroup; ++j) {
+      const int32_t goes_before = static_cast<int32_t>(key[j] - key[i]) >> 31;  // the difference's sign: -1 if j does
+      after[i] += goes_before;
+      after[j] -= goes_before;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kSize; i += 8) {
+    const uint32_t low = after[i] | after[i + 1] << 8 | after[i + 2] << 16 | after[i + 3] << 24;
+    const uint32_t high = after[i + 4] | after[i + 5] << 8 | after[i + 6] << 16 | after[i + 7] << 24;
+    ranks[i / 8] = static_cast<uint64_t>(high) << 32 | low;
+  }
+}
+
+__device__ __forceinline__ void write_ranks(uint8_t* out, const uint8_t* ranks, int32_t left) {
+  if (left >= kVector && reinterpret_cast<uintptr_t>(out) % 8 == 0) {
+    *reinterpret_cast<uint64_t*>(out) = *reinterpret_cast<const uint64_t*>(ranks);
+    return;
+  }
+  for (int e = 0; e < kVector && e < left; ++e) out[e] = ranks[e];
+}
+
 // The columns of a thread, a multiple of its groups.
 template <int kGroup>
 constexpr int kUnit = kGroup < kVector ? kVector : kGroup;
@@ -205,7 +244,7 @@ constexpr int kResidentGroups = kGroup <= 8 ? 8 : kGroup == 16 ? 4 : 2;
 
 // Groups of a power of two in an aligned matrix that they divide, without a matrix of scores. A thread takes kUnit
 // columns of every `apart`-th row, and keeps their scales; the next row is on its way meanwhile.
-template <class Dtype, int kGroup, bool kHalf>
+template <class Dtype, int kGroup, class Wanted>
 __global__ void __launch_bounds__(kGroupThreads, kResidentGroups<kGroup>)
     select_groups(ScoredMatrix<Dtype> matrix, Grouping grouping, int64_t apart, int32_t* bad) {
   constexpr int kColumns = kUnit<kGroup>;
@@ -226,8 +265,8 @@ __global__ void __launch_bounds__(kGroupThreads, kResidentGroups<kGroup>)
   }
 
   auto* place = matrix.weight + first_row * matrix.stride + column;
-  const int64_t mask_bytes = grouping.packed ? matrix.columns / 8 : matrix.columns;
-  uint8_t* mask = grouping.mask + first_row * mask_bytes + (grouping.packed ? column / 8 : column);
+  const int64_t out_bytes = grouping.packed ? matrix.columns / 8 : matrix.columns;
+  uint8_t* out = grouping.out + first_row * out_bytes + (grouping.packed ? column / 8 : column);
   Words<Dtype, kColumns> next;
   next.load(place);
 #pragma unroll 1
@@ -245,30 +284,41 @@ __global__ void __launch_bounds__(kGroupThreads, kResidentGroups<kGroup>)
       for (int i = 0; i < kColumns; ++i) highest = max(highest, key[i]);
       if (highest >= kInfinityBits && !weights.is_finite()) atomicOr(bad, 1);
     }
-    const uint32_t kept = kept_of_groups<kGroup, kHalf>(key, kHalf ? kGroup / 2 : grouping.keep);
-    if (!grouping.mask) {
-      weights.store_kept(place, kept);
-    } else if (!grouping.packed) {
+    if constexpr (std::is_same_v<Wanted, Ranks>) {
+      uint64_t ranks[kColumns / 8];
+      rank_groups<kGroup>(key, ranks);
 #pragma unroll
-      for (int i = 0; i < kColumns; i += 8) *reinterpret_cast<uint64_t*>(mask + i) = bytes_of(kept >> i & 0xffu);
-    } else if (kColumns == 8) {
-      *mask = static_cast<uint8_t>(kept);
-    } else if (kColumns == 16) {
-      *reinterpret_cast<uint16_t*>(mask) = static_cast<uint16_t>(kept);
+      for (int i = 0; i < kColumns / 8; ++i) reinterpret_cast<uint64_t*>(out)[i] = ranks[i];
     } else {
-      *reinterpret_cast<uint32_t*>(mask) = kept;
+      constexpr bool kHalf = std::is_same_v<Wanted, Half>;
+      const uint32_t kept = kept_of_groups<kGroup, kHalf>(key, kHalf ? kGroup / 2 : grouping.keep);
+      if (!grouping.out) {
+        weights.store_kept(place, kept);
+      } else if (!grouping.packed) {
+#pragma unroll
+        for (int i = 0; i < kColumns; i += 8) *reinterpret_cast<uint64_t*>(out + i) = bytes_of(kept >> i & 0xffu);
+      } else if (kColumns == 8) {
+        *out = static_cast<uint8_t>(kept);
+      } else if (kColumns == 16) {
+        *reinterpret_cast<uint16_t*>(out) = static_cast<uint16_t>(kept);
+      } else {
+        *reinterpret_cast<uint32_t*>(out) = kept;
+      }
     }
     place = next_place;
-    mask += apart * mask_bytes;
+    out += apart * out_bytes;
   }
 }
 
-// Groups of any size up to kSize: keys and bits pass through shared memory, a thread takes one group.
-template <class Dtype, int kSize>
+// Groups of any size up to kSize: keys and results pass through shared memory, a thread takes one group.
+template <class Dtype, int kSize, class Wanted>
 __global__ void __launch_bounds__(kGroupThreads)
     select_any_groups(ScoredMatrix<Dtype> matrix, Grouping grouping, int32_t* bad) {
   alignas(16) __shared__ uint32_t keys[kGroupThreads * kSize];
+  // Of these two the compiler keeps the one that is used.
   __shared__ uint32_t kept[kGroupThreads * kSize / 32];
+  alignas(8) __shared__ uint8_t ranks[kGroupThreads * kSize];
+  constexpr bool kRanks = std::is_same_v<Wanted, Ranks>;
   if (grouping.bad && *grouping.bad) return;
   const int32_t width = kGroupThreads * grouping.of;  // columns of a block: whole groups, whole bytes
   const int64_t strips = (matrix.columns + width - 1) / width;
@@ -282,7 +332,9 @@ __global__ void __launch_bounds__(kGroupThreads)
       if (bad && row.is_bad(first + i, key)) atomicOr(bad, 1);
       memcpy(&keys[i], key, sizeof key);
     }
-    for (int i = threadIdx.x; i < kGroupThreads * kSize / 32; i += kGroupThreads) kept[i] = 0;
+    if constexpr (!kRanks) {
+      for (int i = threadIdx.x; i < kGroupThreads * kSize / 32; i += kGroupThreads) kept[i] = 0;
+    }
     __syncthreads();
 
     const int begin = threadIdx.x * grouping.of;
@@ -293,19 +345,33 @@ __global__ void __launch_bounds__(kGroupThreads)
     for (int i = 0; i < kSize; ++i) {
       key[i] = i < real ? keys[begin + i] : i < real + stay_beyond ? kStaysLast : kGoesFirst;
     }
-    const uint32_t bits = kept_of_groups<kSize, false>(key, grouping.keep) & ((uint64_t{1} << real) - 1);
-    atomicOr(&kept[begin / 32], bits << begin % 32);
-    if (begin % 32 + grouping.of > 32) atomicOr(&kept[begin / 32 + 1], bits >> (32 - begin % 32));
+    if constexpr (kRanks) {
+      uint64_t eight[kSize / 8];
+      rank_groups<kSize>(key, eight);
+#pragma unroll
+      for (int i = 0; i < kSize; ++i) {
+        if (i < real) ranks[begin + i] = static_cast<uint8_t>(eight[i / 8] >> i % 8 * 8);
+      }
+    } else {
+      const uint32_t bits = kept_of_groups<kSize, false>(key, grouping.keep) & ((uint64_t{1} << real) - 1);
+      atomicOr(&kept[begin / 32], bits << begin % 32);
+      if (begin % 32 + grouping.of > 32) atomicOr(&kept[begin / 32 + 1], bits >> (32 - begin % 32));
+    }
     __syncthreads();
 
     for (int32_t i = threadIdx.x * kVector; i < width && first + i < matrix.columns; i += kGroupThreads * kVector) {
-      const uint32_t byte = kept[i / 32] >> i % 32 & 0xffu;
-      if (!grouping.mask) {
-        zero_others(row, matrix.weight + index * matrix.stride, first + i, byte);
-      } else if (grouping.packed) {
-        grouping.mask[index * ((matrix.columns + 7) / 8) + (first + i) / 8] = static_cast<uint8_t>(byte);
+      uint8_t* const out = grouping.out + index * matrix.columns + first + i;
+      if constexpr (kRanks) {
+        write_ranks(out, &ranks[i], matrix.columns - first - i);
       } else {
-        write_bytes(grouping.mask + index * matrix.columns + first + i, byte, matrix.columns - first - i);
+        const uint32_t byte = kept[i / 32] >> i % 32 & 0xffu;
+        if (!grouping.out) {
+          zero_others(row, matrix.weight + index * matrix.stride, first + i, byte);
+        } else if (grouping.packed) {
+          grouping.out[index * ((matrix.columns + 7) / 8) + (first + i) / 8] = static_cast<uint8_t>(byte);
+        } else {
+          write_bytes(out, byte, matrix.columns - first - i);
+        }
       }
     }
     __syncthreads();

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_abi().
-#define TK_ABI 3
+#define TK_ABI 4
 
 enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
@@ -105,6 +105,10 @@ int tk_allocate_rows(const tk_scored*, const float* inputs, int64_t tokens, cons
 
 // 1 <= of <= 32, 0 <= keep <= of. Of every `of` consecutive columns the last `keep` in pruning order stay; of a shorter
 // last group of `tail` columns, ceil(keep * tail / of).
+
+// rank [rows, columns]: how many weights of its group come after a weight in pruning order, so that `rank < keep` says
+// whether it stays, in a shorter last group `rank < ceil(keep * tail / of)`.
+int tk_nm_rank(const tk_scored*, int of, uint8_t* rank, int threads);
 
 // mask: as that of tk_row_mask.
 int tk_nm_mask(const tk_scored*, int keep, int of, int packed, uint8_t* mask, int threads);

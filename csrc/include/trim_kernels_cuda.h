@@ -8,7 +8,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_cuda_abi().
-#define TK_CUDA_ABI 1
+#define TK_CUDA_ABI 2
 
 // Where and for whom a call runs. All functions return 0 or a cudaError_t.
 typedef struct {
@@ -37,6 +37,9 @@ int tk_cuda_prune_rows(const tk_scored*, const int32_t* key, const int32_t* colu
 // tk_cuda_row_order_scratch says, or NULL if that is 0.
 int tk_cuda_row_order(const tk_scored*, void* order, int order_bytes, void* scratch, const tk_cuda_call*);
 int64_t tk_cuda_row_order_scratch(int64_t rows, int64_t columns, int device);
+
+// rank [rows, columns]: as tk_nm_rank.
+int tk_cuda_nm_rank(const tk_scored*, int of, uint8_t* rank, const tk_cuda_call*);
 
 // Keeps `keep` of each `of` consecutive columns: a mask (see tk_row_mask), or NULL to zero the others in place.
 int tk_cuda_nm_select(const tk_scored*, int keep, int of, uint8_t* mask, int packed, const tk_cuda_call*);

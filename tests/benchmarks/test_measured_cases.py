@@ -120,7 +120,14 @@ def test_every_timed_call_finds_fresh_arguments_and_is_right(name, gpu_of_cpu_me
 def test_the_floors_are_those_of_bytes_and_products():
     layer = Layer.make(Linear("", 5120, 64), torch.bfloat16, "cpu")
     weights = 5120 * 64
-    expected = {"row_mask packed": 2.125, "row_mask bool": 3, "prune_rows_": 4, "row_order": 6, "prune_nm_ 2 of 4": 4}
+    expected = {
+        "row_mask packed": 2.125,
+        "row_mask bool": 3,
+        "prune_rows_": 4,
+        "row_order": 6,
+        "nm_rank of 8": 3,
+        "prune_nm_ 2 of 4": 4,
+    }
     for name, bytes_of_a_weight in expected.items():
         assert BY_NAME[name].bytes_moved(layer) == bytes_of_a_weight * weights
     assert BY_NAME["row_quality"].operations(layer) == 2 * weights * 256

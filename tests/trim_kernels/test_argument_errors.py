@@ -40,6 +40,7 @@ CALLS = {
     "row_quality": lambda weight, **options: trim_kernels.row_quality(weight, 2, inputs(), **options),
     "row_error_curve": lambda weight, **options: trim_kernels.row_error_curve(weight, gram(weight), 1, 3, **options),
     "allocate_rows": lambda weight, **options: trim_kernels.allocate_rows(weight, inputs(), 0.5, **options),
+    "nm_rank": lambda weight, **options: trim_kernels.nm_rank(weight, 4, **options),
     "nm_mask": lambda weight, **options: trim_kernels.nm_mask(weight, 2, 4, **options),
     "prune_nm_": lambda weight, **options: trim_kernels.prune_nm_(weight, 2, 4, **options),
 }
@@ -318,6 +319,13 @@ def test_keep_n_of_m_with_a_wrong_pattern(op, wrong):
     pattern, message = WRONG_PATTERNS[wrong]
     with pytest.raises(ValueError, match=f"^{message}$"):
         GROUPED[op](weight(), *pattern)
+
+
+@pytest.mark.parametrize("wrong", [name for name in WRONG_PATTERNS if "columns" in name])
+def test_ranks_in_groups_of_a_wrong_size(wrong):
+    (_, of), message = WRONG_PATTERNS[wrong]
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        trim_kernels.nm_rank(weight(), of)
 
 
 def test_prune_nm_of_an_expanded_weight(backend):

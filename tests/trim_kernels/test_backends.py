@@ -16,6 +16,7 @@ OPS = [
     "row_quality",
     "row_error_curve",
     "allocate_rows",
+    "nm_rank",
     "nm_mask",
     "prune_nm_",
     "column_sqnorm_",

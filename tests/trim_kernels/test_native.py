@@ -91,7 +91,11 @@ def test_any_selection_equals_reference(op, call):
     SELECTIONS[op]("cpu", weight, prune_count, **scoring)
 
 
-NM = {"nm_mask": testing.check_nm_mask, "prune_nm_": testing.check_prune_nm}
+NM = {
+    "nm_rank": lambda backend, weight, _, of, **scoring: testing.check_nm_rank(backend, weight, of, **scoring),
+    "nm_mask": testing.check_nm_mask,
+    "prune_nm_": testing.check_prune_nm,
+}
 PATTERNS = [(2, 4), (3, 5), (9, 16), (16, 32)]
 
 

@@ -9,6 +9,7 @@ from trim_kernels import testing
 from trim_kernels.ops.column_sqnorm import reference as column_sqnorm
 from trim_kernels.ops.gram import reference as gram
 from trim_kernels.ops.nm_mask import reference as nm_mask
+from trim_kernels.ops.nm_rank import reference as nm_rank
 from trim_kernels.ops.obs_update import reference as obs_update
 from trim_kernels.ops.prune_nm import reference as prune_nm
 from trim_kernels.ops.prune_rows import reference as prune_rows
@@ -21,6 +22,7 @@ MODULES = {
     "row_threshold": (row_threshold, testing.check_row_threshold),
     "row_mask": (row_mask, testing.check_row_mask),
     "row_order": (row_order, lambda backend, weight, _: testing.check_row_order(backend, weight)),
+    "nm_rank": (nm_rank, lambda backend, weight, _: testing.check_nm_rank(backend, weight, 4)),
     "nm_mask": (nm_mask, lambda backend, weight, _: testing.check_nm_mask(backend, weight, 2, 4)),
 }
 

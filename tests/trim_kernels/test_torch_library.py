@@ -32,6 +32,8 @@ CALLS = {
     "row_error_curve": (WEIGHT, GRAM, 4, 15, COLUMN_SCALE, None, True),
     "row_error_curve transposed": (WEIGHT.half().t().contiguous().t(), GRAM.t(), 0, 21, None, SCORE, False),
     "allocate_rows": (WEIGHT, INPUTS, 0.5, COLUMN_SCALE, None, *NO_STEPS),
+    "nm_rank": (WEIGHT.half(), 8, COLUMN_SCALE, None, True),
+    "nm_rank transposed": (WEIGHT.t().contiguous().t(), 5, None, SCORE, False),
     "nm_mask": (WEIGHT, 2, 4, None, None, False, True),
     "nm_mask packed": (WEIGHT.bfloat16(), 3, 5, COLUMN_SCALE, None, True, False),
     "prune_nm_": (WEIGHT, 2, 4, None, SCORE, True),
@@ -92,7 +94,8 @@ def collect(x, token_mask, backend):
     norms = trim_kernels.column_sqnorm_(torch.zeros(21), x, token_mask=token_mask, backend=backend)
     products = trim_kernels.gram_(torch.zeros(21, 21), x, token_mask=token_mask, backend=backend)
     mask = trim_kernels.nm_mask(products, 2, 4, column_scale=norms, backend=backend)
-    return trim_kernels.prune_nm_(products, 2, 4, column_scale=norms, backend=backend), mask
+    rank = trim_kernels.nm_rank(products, 4, column_scale=norms, backend=backend)
+    return trim_kernels.prune_nm_(products, 2, 4, column_scale=norms, backend=backend), mask, rank < 1
 
 
 def test_traced_sums_over_tokens_equal_eager(backend):
@@ -114,3 +117,8 @@ def test_a_meta_weight_gives_the_shapes_of_the_results(packed):
     for mask in (trim_kernels.row_mask(weight, 3, packed=packed), trim_kernels.nm_mask(weight, 2, 4, packed=packed)):
         assert (mask.device.type, mask.dtype) == ("meta", torch.uint8 if packed else torch.bool)
         assert mask.shape == ((5, 2) if packed else (5, 9))
+
+
+def test_a_meta_weight_gives_the_shape_of_its_ranks():
+    rank = trim_kernels.nm_rank(torch.empty(5, 9, device="meta", dtype=torch.bfloat16), 4)
+    assert (rank.device.type, rank.dtype, rank.shape) == ("meta", torch.uint8, (5, 9))

@@ -18,6 +18,7 @@ from trim_kernels.ops.allocate_rows.rounding import row_cap, total_count
 from trim_kernels.ops.column_sqnorm import column_sqnorm_
 from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.nm_rank import nm_rank
 from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.obs_update import reference as obs_update
 from trim_kernels.ops.prune_nm import prune_nm_
@@ -57,6 +58,12 @@ def check_prune_rows(backend: str, weight: Tensor, prune_count: int | Tensor, **
     assert returned is got, "prune_rows_: expected the weight itself back"
     _require_equal("prune_rows_", _bits(got), _bits(expected))
     _require_equal("prune_rows_ memory around the weight", _bits(_memory(got)), _bits(_memory(expected)))
+
+
+def check_nm_rank(backend: str, weight: Tensor, of: int, **scoring: Any) -> None:
+    """Ranks are equal."""
+    got = nm_rank(weight, of, **scoring, backend=backend)
+    _require_equal("nm_rank", got, nm_rank(weight, of, **scoring, backend="reference"))
 
 
 def check_nm_mask(backend: str, weight: Tensor, keep: int, of: int, **scoring: Any) -> None:

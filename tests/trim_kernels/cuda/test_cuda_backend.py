@@ -11,7 +11,17 @@ import torch
 import trim_kernels
 from trim_kernels import cuda, testing
 
-OPS = ["row_threshold", "row_mask", "prune_rows_", "row_order", "row_quality", "allocate_rows", "nm_mask", "prune_nm_"]
+OPS = [
+    "row_threshold",
+    "row_mask",
+    "prune_rows_",
+    "row_order",
+    "row_quality",
+    "allocate_rows",
+    "nm_rank",
+    "nm_mask",
+    "prune_nm_",
+]
 LARGE, SMALL = torch.ones(64, 64), torch.ones(63, 65)[:, :64]
 
 
@@ -108,6 +118,7 @@ def test_every_kernel_fits_the_shared_memory_of_smaller_gpus(capability, shared_
     weight = torch.randn(3, 140, generator=generator).bfloat16()
     x = torch.randn(300, 140, generator=generator).bfloat16()
     testing.check_row_quality("cuda", weight, 70, x.t().contiguous())
+    testing.check_nm_rank("cuda", weight, 31)
     testing.check_nm_mask("cuda", weight, 2, 4)
     testing.check_gram("cuda", torch.zeros(140, 140), x)
     testing.check_column_sqnorm("cuda", torch.zeros(140), x)

@@ -1,4 +1,4 @@
-"""nm_mask and prune_nm_ on the CUDA kernels: every group size, share, layout and schedule."""
+"""nm_rank, nm_mask and prune_nm_ on the CUDA kernels: every group size, share, layout and schedule."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import torch
 
 from trim_kernels import testing
 from trim_kernels.ops.nm_mask import nm_mask
+from trim_kernels.ops.nm_rank import nm_rank
 from trim_kernels.ops.prune_nm import prune_nm_
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
-CHECKS = {"nm_mask": testing.check_nm_mask, "prune_nm_": testing.check_prune_nm}
+CHECKS = {
+    "nm_rank": lambda backend, weight, _, of, **scoring: testing.check_nm_rank(backend, weight, of, **scoring),
+    "nm_mask": testing.check_nm_mask,
+    "prune_nm_": testing.check_prune_nm,
+}
 PATTERNS = [(1, 1), (1, 2), (2, 4), (1, 4), (3, 5), (4, 8), (2, 8), (8, 16), (5, 16), (16, 32), (31, 32), (13, 29)]
 
 
@@ -38,6 +43,13 @@ def test_every_share_of_every_group_size(of, case):
             testing.check_nm_mask("cuda", with_ties(2, columns).bfloat16(), keep, of)
 
 
+@pytest.mark.parametrize("of", range(1, 33))
+def test_ranks_in_groups_of_every_size(of, case):
+    for columns in (1, 32, 96, 131):
+        with case(columns=columns):
+            testing.check_nm_rank("cuda", with_ties(3, columns).bfloat16(), of)
+
+
 @pytest.mark.parametrize("op", CHECKS)
 @pytest.mark.parametrize("scoring", testing.SCORINGS)
 @pytest.mark.parametrize("dtype", testing.DTYPES)
@@ -52,12 +64,14 @@ def test_a_thread_takes_several_rows():
     # More rows than threads of a large GPU would take one each.
     weight = with_ties(70_001, 64).half()
     testing.check_prune_nm("cuda", weight, 2, 4)
+    testing.check_nm_rank("cuda", weight, 8)
 
 
 @pytest.mark.parametrize("columns", [640, 4000])
 def test_groups_that_pass_through_shared_memory(columns):
     weight = with_ties(2, columns)
     for keep, of in [(2, 3), (5, 7), (4, 12), (30, 31)]:
+        testing.check_nm_rank("cuda", weight, of)
         testing.check_nm_mask("cuda", weight, keep, of)
         testing.check_prune_nm("cuda", weight.bfloat16(), keep, of, column_scale=torch.rand(columns))
 
@@ -67,14 +81,17 @@ def test_any_schedule(pattern, cuda_on_cpu):
     weight = with_ties(3, 1000).half()
     for seed in range(5):
         cuda_on_cpu.cuda_on_cpu_seed(seed)
+        testing.check_nm_rank("cuda", weight, pattern[1])
         testing.check_nm_mask("cuda", weight, *pattern)
         testing.check_prune_nm("cuda", weight, *pattern)
 
 
 def test_scores_and_scales_that_overflow_or_are_negative_zero():
     weight = torch.tensor([[3e38, 1.0, 3e38, 3e38] * 8])
-    testing.check_nm_mask("cuda", weight, 2, 4, column_scale=torch.tensor([2.0, -0.0, 1.0, 2.0] * 8))
-    testing.check_nm_mask("cuda", weight, 2, 4, score=torch.tensor([[-0.0, 0.0, 3e38, -0.0] * 8]))
+    scale, score = torch.tensor([2.0, -0.0, 1.0, 2.0] * 8), torch.tensor([[-0.0, 0.0, 3e38, -0.0] * 8])
+    for check in CHECKS.values():
+        check("cuda", weight, 2, 4, column_scale=scale)
+        check("cuda", weight, 2, 4, score=score)
 
 
 @pytest.mark.parametrize("check_values", [False, True])
@@ -93,8 +110,20 @@ def test_without_checks_bad_values_do_no_harm_to_other_groups():
     assert torch.equal(mask, expected)
 
 
+@pytest.mark.parametrize("of", [4, 5, 32])
+def test_without_checks_bad_values_do_no_harm_to_the_ranks_of_other_groups(of):
+    weight = testing.nasty_matrix("17x129", torch.float32)[:, :128].contiguous()
+    expected = nm_rank(weight, of, backend="reference")
+    weight[3, 5], weight[3, 127] = float("nan"), float("-inf")
+    rank = nm_rank(weight, of, check_values=False, backend="cuda")
+    for column in (5, 127):
+        group = slice(column // of * of, column // of * of + of)
+        rank[3, group] = expected[3, group]
+    assert torch.equal(rank, expected)
+
+
 @pytest.mark.parametrize("columns", [128, 129])
-@pytest.mark.parametrize("op", [nm_mask, prune_nm_])
+@pytest.mark.parametrize("op", [nm_mask, prune_nm_, lambda weight, _, of, **options: nm_rank(weight, of, **options)])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")], ids=str)
 def test_a_bad_weight_is_named_and_nothing_is_written(op, bad, columns):
     weight = with_ties(17, columns).bfloat16()
@@ -112,3 +141,5 @@ def test_a_bad_score_or_scale_is_named():
         nm_mask(weight, 2, 4, score=score, backend="cuda")
     with pytest.raises(ValueError, match=r"^column_scale: expected values >= 0, got -1.0 at \[7\]"):
         nm_mask(weight, 2, 4, column_scale=score[1], backend="cuda")
+    with pytest.raises(ValueError, match=r"^score: expected values >= 0, got -1.0 at \[1, 7\]"):
+        nm_rank(weight, 4, score=score, backend="cuda")

@@ -91,6 +91,8 @@ def call_large(op: str, backend: str, weight: Tensor, counts: Tensor, scale: Ten
             return trim_kernels.prune_rows_(weight[rows].clone(), counts[rows], **options)
         if op == "row_order":
             return trim_kernels.row_order(weight[rows], **options)
+        if op == "nm_rank":
+            return trim_kernels.nm_rank(weight[rows], 8, **options)
         if op == "nm_mask":
             return trim_kernels.nm_mask(weight[rows], 2, 4, packed=True, **options)
         return trim_kernels.prune_nm_(weight[rows].clone(), 2, 4, **options)
@@ -99,7 +101,8 @@ def call_large(op: str, backend: str, weight: Tensor, counts: Tensor, scale: Ten
 
 
 @pytest.mark.parametrize(
-    "op", ["row_threshold", "row_mask", "row_mask packed", "prune_rows_", "row_order", "nm_mask", "prune_nm_"]
+    "op",
+    ["row_threshold", "row_mask", "row_mask packed", "prune_rows_", "row_order", "nm_rank", "nm_mask", "prune_nm_"],
 )
 def test_large_matrices_are_right_in_slices(op, large, backend):
     rows, columns = large.shape
@@ -174,6 +177,7 @@ def test_nasty_matrices(matrix, dtype, backend, case):
             testing.check_row_order(backend, weight, **scores)
         for keep, of in GROUPS[1:3] if layout != "contiguous" else GROUPS:
             with case(op="nm", keep=keep, of=of, layout=layout, scoring=scoring):
+                testing.check_nm_rank(backend, weight, of, **scores)
                 testing.check_nm_mask(backend, weight, keep, of, **scores)
                 testing.check_prune_nm(backend, weight, keep, of, **scores)
 
@@ -229,12 +233,12 @@ def test_sums_of_tokens(tokens, columns, dtype, layout, masked, backend):
     testing.check_gram(backend, torch.randn(columns, columns, device="cuda", generator=generator(3)), x, mask)
 
 
-@pytest.mark.parametrize("op", ["row_threshold", "row_mask", "row_order", "row_quality", "nm_mask"])
+@pytest.mark.parametrize("op", ["row_threshold", "row_mask", "row_order", "row_quality", "nm_rank", "nm_mask"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_bad_values_are_errors(bad, op, backend):
     weight, inputs, scale = layer()
     weight[-1, -1] = bad
-    arguments = {"row_quality": (300, inputs), "nm_mask": (2, 4), "row_order": ()}.get(op, (300,))
+    arguments = {"row_quality": (300, inputs), "nm_mask": (2, 4), "nm_rank": (4,), "row_order": ()}.get(op, (300,))
     with pytest.raises(ValueError, match="weight: expected finite values"):
         getattr(trim_kernels, op)(weight, *arguments, column_scale=scale, backend=backend)
 

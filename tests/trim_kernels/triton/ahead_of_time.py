@@ -143,10 +143,10 @@ def product_job(name: str, dropped: bool, tile: row_quality.Tile, scoring: int =
     )
 
 
-def group_job(keep: int, of: int, output: int) -> Job:
+def group_job(name: str, keep: int, of: int, output: int) -> Job:
     lanes = nm_mask.common.power_of_two(of)
     return Job(
-        f"select_in_groups {keep} of {of}",
+        f"select_in_groups {name}",
         groups.select_in_groups,
         {
             **SCORED,
@@ -308,7 +308,8 @@ def jobs(architecture: int) -> Iterator[Job]:
         (16, 32, groups.PACKED_MASK),
         (3, 5, groups.MASK),
     ):
-        yield group_job(keep, of, output.value)
+        yield group_job(f"{keep} of {of}", keep, of, output.value)
+    yield group_job("ranks of 8", 0, 8, groups.RANK.value)
     yield Job(
         "sum_squares",
         sum_squares,

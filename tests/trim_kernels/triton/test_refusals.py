@@ -41,7 +41,7 @@ def test_without_a_gpu_status_says_so(no_interpreter):
 def test_choosing_a_backend_does_not_import_triton():
     code = (
         "import sys, torch, trim_kernels\n"
-        "for op in ('row_mask', 'row_quality', 'row_order', 'allocate_rows', 'nm_mask'):\n"
+        "for op in ('row_mask', 'row_quality', 'row_order', 'allocate_rows', 'nm_rank', 'nm_mask'):\n"
         "    trim_kernels.explain(op, torch.ones(2, 3))\n"
         "print('triton.language' in sys.modules)"
     )

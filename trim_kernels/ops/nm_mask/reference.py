@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trim_kernels.bits import pack_bits
-from trim_kernels.scoring import require_finite, scores
+from trim_kernels.ops.nm_rank.reference import nm_rank
 
 
 def refusal(call: Mapping[str, object]) -> None:
@@ -24,24 +24,8 @@ def nm_mask(
     packed: bool,
     check_values: bool,
 ) -> Tensor:
-    if check_values:
-        require_finite(weight, column_scale, score)
-    score = scores(weight, column_scale, score)
-    columns = weight.shape[1]
-    tail = columns % of
-    mask = torch.cat(
-        [
-            _keep_highest(score[:, : columns - tail], keep, of),
-            _keep_highest(score[:, columns - tail :], -(-keep * tail // of), max(tail, 1)),
-        ],
-        dim=1,
-    )
+    rank = nm_rank(weight, of, column_scale, score, check_values)
+    tail = weight.shape[1] % of
+    whole = weight.shape[1] - tail
+    mask = torch.cat([rank[:, :whole] < keep, rank[:, whole:] < -(-keep * tail // of)], dim=1)
     return pack_bits(mask) if packed else mask
-
-
-def _keep_highest(score: Tensor, keep: int, of: int) -> Tensor:
-    """Mask of the ``keep`` highest of every ``of`` columns, which divides their number."""
-    groups = score.reshape(score.shape[0], score.shape[1] // of, of)
-    order = torch.sort(groups, dim=2, stable=True).indices
-    stays = torch.arange(of, device=score.device) >= of - keep
-    return torch.empty_like(groups, dtype=torch.bool).scatter_(2, order, stays.expand(order.shape)).flatten(1)

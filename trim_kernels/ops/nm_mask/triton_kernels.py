@@ -12,6 +12,7 @@ NOTHING = tl.constexpr(0)
 MASK = tl.constexpr(1)
 PACKED_MASK = tl.constexpr(2)
 IN_PLACE = tl.constexpr(3)
+RANK = tl.constexpr(4)
 
 
 @triton.jit
@@ -36,9 +37,9 @@ def select_in_groups(
     GROUPS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """``GROUPS`` groups of one row: a weight stays iff ``rank >= size - ceil(KEEP * size / OF)`` in its group.
+    """``GROUPS`` groups of one row: a weight stays iff ``rank < ceil(KEEP * size / OF)`` in its group.
 
-    ``rank = how many weights of the group come before it by (key, column)``; ``size = OF``, less in the last group.
+    ``rank = how many weights of the group come after it by (key, column)``; ``size = OF``, less in the last group.
     A group takes ``LANES`` lanes, the next power of two.
     """
     BLOCK: tl.constexpr = GROUPS * LANES  # noqa: N806
@@ -68,10 +69,12 @@ def select_in_groups(
         mine, others = grouped[:, :, None], grouped[:, None, :]
         lane = tl.arange(0, LANES)
         lower_column = lane[None, None, :] < lane[None, :, None]
-        rank = tl.sum(((others < mine) | ((others == mine) & lower_column)).to(tl.int32), axis=2)
-        size = tl.minimum(width - (first_group + tl.arange(0, GROUPS)) * OF, OF)
-        leaves = size - (KEEP * size + OF - 1) // OF
-        stays = tl.reshape((rank >= leaves[:, None]).to(tl.int32), (BLOCK,)) != 0
+        before = tl.sum(((others < mine) | ((others == mine) & lower_column)).to(tl.int32), axis=2)
+        size = tl.minimum(width - (first_group + tl.arange(0, GROUPS)) * OF, OF)[:, None]
+        rank = size - 1 - before
+        stays = tl.reshape((rank < (KEEP * size + OF - 1) // OF).to(tl.int32), (BLOCK,)) != 0
+        if OUTPUT == RANK:
+            tl.store(out + row * out_row + columns, tl.reshape(rank, (BLOCK,)).to(tl.uint8), mask=inside)
         if OUTPUT == MASK:
             tl.store(out + row * out_row + columns, stays.to(tl.uint8), mask=inside)
         if OUTPUT == PACKED_MASK:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trim_kernels import gram_, nm_mask, prune_nm_, testing
+from trim_kernels import gram_, nm_mask, nm_rank, prune_nm_, testing
 
 
 @pytest.mark.parametrize("dtype", testing.DTYPES)
@@ -13,7 +13,9 @@ from trim_kernels import gram_, nm_mask, prune_nm_, testing
 )
 def test_groups_are_those_of_the_reference(keep, of, scoring, dtype, matrix):
     weight, _, scores = matrix("ties", dtype, scoring)
-    testing.check_nm_mask("triton", weight[:3], keep, of, **{k: v[:3] if v.dim() > 1 else v for k, v in scores.items()})
+    of_first_rows = {name: tensor[:3] if tensor.dim() > 1 else tensor for name, tensor in scores.items()}
+    testing.check_nm_rank("triton", weight[:3], of, **of_first_rows)
+    testing.check_nm_mask("triton", weight[:3], keep, of, **of_first_rows)
     testing.check_prune_nm("triton", weight, keep, of, **scores)
 
 
@@ -23,6 +25,12 @@ def test_views_are_pruned_in_groups(layout, matrix):
     testing.check_prune_nm("triton", weight, 2, 4, **scores, check_values=False)
 
 
+@pytest.mark.parametrize("of", [1, 2, 6, 8, 16, 31])
+def test_ranks_are_those_of_the_reference_in_a_shorter_last_group_too(of, matrix):
+    weight, _, scores = matrix("17x129", "bfloat16", "column_scale", "transposed")
+    testing.check_nm_rank("triton", weight[:2, :77], of, column_scale=scores["column_scale"][:77])
+
+
 def test_a_bad_value_leaves_the_weight_as_it_was(device):
     weight = testing.nasty_matrix("3x7", torch.float32).to(device)
     weight[2, 6] = torch.nan
@@ -30,6 +38,8 @@ def test_a_bad_value_leaves_the_weight_as_it_was(device):
     for call in (nm_mask, prune_nm_):
         with pytest.raises(ValueError, match=r"^weight: expected finite values, got nan at \[2, 6\]"):
             call(weight, 2, 4, backend="triton")
+    with pytest.raises(ValueError, match=r"^weight: expected finite values, got nan at \[2, 6\]"):
+        nm_rank(weight, 4, backend="triton")
     assert torch.equal(weight.nan_to_num(7), before.nan_to_num(7))
 
 
