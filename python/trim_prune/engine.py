@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trim_kernels import unpack_bits
 from trim_kernels.precision import full_float32
 
-from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts
+from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
 from .calibration.statistics import Collector, LinearStatistics, Need
 from .correction import corrected
@@ -25,6 +25,7 @@ from .events import Events
 from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode
 from .models.discover import Block, Linear, find_blocks
+from .pattern import Keep
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
 from .scores import SCORES, ScoreRequest
@@ -36,17 +37,25 @@ MIN_COVERAGE = 0.99
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How many weights of a linear go, and by which pattern if the recipe has one."""
+
+    prune_count: int
+    pattern: Keep | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be pruned.
 
-    ``counts``: the exact prune count of each linear; None until the layer budget has divided the target.
+    ``budgets``: what each linear loses, exactly; None until the layer budget has divided the target.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
-    counts: dict[Linear, int] | None = None
+    budgets: dict[Linear, Budget] | None = None
 
     @property
     def linears(self) -> list[Linear]:
@@ -59,28 +68,38 @@ def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
     blocks = find_blocks(model)
     linears = [linear for block in blocks for linear in block.linears]
     _refuse_out_of_reach(linears, recipe)
+    _refuse_narrow(linears, recipe)
     _refuse_not_finite(linears)
     return Plan(model, recipe, choose_device(recipe.device), blocks)
 
 
 def _divided(plan: Plan, statistics: Mapping[Linear, LinearStatistics], timings: Timings) -> Plan:
-    """The plan with the prune count of each linear, as the layer budget divides the target."""
+    """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, counts=_counts(plan.linears, plan.recipe, statistics))
+        return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics))
 
 
-def _counts(
+def _budgets(
     linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
-) -> dict[Linear, int]:
+) -> dict[Linear, Budget]:
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
     request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe)
     try:
         sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
-        counts = exact_counts(sparsities, sizes, limits, total)
+        if recipe.pattern is not None:
+            keeps = pattern_keeps(sparsities, linears, recipe.pattern.of, total)
+            budgets = [_pattern_budget(linear, keep) for linear, keep in zip(linears, keeps, strict=True)]
+        else:
+            budgets = [Budget(count) for count in exact_counts(sparsities, sizes, limits, total)]
     except ValueError as error:
         raise TrimPruneError(f"layer budget {recipe.layers!r}: {error}") from error
-    return dict(zip(linears, counts, strict=True))
+    return dict(zip(linears, budgets, strict=True))
+
+
+def _pattern_budget(linear: Linear, keep: Keep) -> Budget:
+    rows, columns = linear.module.weight.shape
+    return Budget(rows * (columns - keep.of_row(columns)), keep)
 
 
 def _limits(linears: Sequence[Linear], recipe: Recipe) -> list[int]:
@@ -100,6 +119,19 @@ def _refuse_out_of_reach(linears: Sequence[Linear], recipe: Recipe) -> None:
             got=f"{wanted} ({wanted / weights:.4f})",
             fix="lower the sparsity, raise trim.max_sparsity, or use rows: uniform",
         )
+
+
+def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
+    for linear in linears:
+        columns = linear.module.weight.shape[1]
+        if recipe.pattern is not None and columns < recipe.pattern.of:
+            raise TrimPruneError(
+                "a linear is narrower than a group of the pattern",
+                where=f"block {linear.block}, {linear.name}",
+                expected=f"at least {recipe.pattern.of} columns",
+                got=str(columns),
+                fix="choose smaller groups",
+            )
 
 
 def _refuse_not_finite(linears: Sequence[Linear]) -> None:
@@ -236,9 +268,9 @@ def _collector(plan: Plan, linears: Sequence[Linear], needs: frozenset[Need], ti
 def _prune_linear(
     plan: Plan, linear: Linear, statistics: LinearStatistics, masks: dict[str, Tensor], timings: Timings
 ) -> LinearResult:
-    assert plan.counts is not None
-    recipe, weight, count = plan.recipe, linear.module.weight.data, plan.counts[linear]
-    rows = ROW_BUDGETS.get(recipe.rows)
+    assert plan.budgets is not None
+    recipe, weight, budget = plan.recipe, linear.module.weight.data, plan.budgets[linear]
+    count, rows = budget.prune_count, ROW_BUDGETS.get(recipe.rows)
     start = time.perf_counter()
     try:
         if recipe.correction:
@@ -253,7 +285,9 @@ def _prune_linear(
             if pruned != count and not decision.rounded:
                 raise ValueError(f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}")
         with timings.phase("apply"):
-            request = SolveRequest(weight, prune_count, rows.rows_compete, importance, statistics, recipe)
+            request = SolveRequest(
+                weight, prune_count, rows.rows_compete, importance, statistics, recipe, budget.pattern
+            )
             kept = SOLVERS.get(recipe.solver).function(request)
             prune_count = _checked_counts(kept, request)
             if not torch.isfinite(weight).all():
@@ -276,6 +310,7 @@ def _prune_linear(
         block=linear.block,
         shape=(weight.shape[0], weight.shape[1]),
         prune_count=pruned,
+        pattern=None if budget.pattern is None else str(budget.pattern),
         row_min=int(prune_count.min()),
         row_max=int(prune_count.max()),
         kept_zeros=zeros - pruned,
@@ -299,10 +334,20 @@ def _checked_counts(kept: Tensor, request: SolveRequest) -> Tensor:
             f"solver {request.recipe.solver!r} prunes {int(counts.sum())} weights in place of the asked "
             f"{int(asked.sum())}, or other counts of the rows"
         )
+    if request.pattern is not None:
+        _check_pattern(unpack_bits(kept, columns), request.pattern, request.recipe.solver)
     left = int(pruned.logical_and_(request.weight != 0).sum())
     if left:
         raise ValueError(f"solver {request.recipe.solver!r}: {left} weights that its mask prunes are not zero")
     return counts
+
+
+def _check_pattern(kept: Tensor, pattern: Keep, solver: str) -> None:
+    """An error unless every group of columns keeps what it should: all but the last one, whose count is then right."""
+    whole = kept.shape[1] // pattern.of * pattern.of
+    found = kept[:, :whole].reshape(len(kept), -1, pattern.of).sum(dim=2)
+    if bool((found != pattern.keep).any()):
+        raise ValueError(f"solver {solver!r} keeps {int(found.min())} to {int(found.max())} where {pattern} was asked")
 
 
 def _facts(result: LinearResult) -> dict[str, object]:

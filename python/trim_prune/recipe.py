@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
+    InstanceOf,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
@@ -36,6 +40,7 @@ from .options import (
     TrimOptions,
     Whole,
 )
+from .pattern import Pattern
 from .scores import SCORES
 from .solvers import SOLVERS
 
@@ -54,6 +59,18 @@ GROUPS = {
 """The options of single methods: each group has its method's name; here is the field that chooses the method."""
 
 
+def _pattern(value: Any) -> Any:
+    return Pattern.parse(value) if isinstance(value, str) else value
+
+
+def _sparsity_of(pattern: Any) -> dict[str, float]:
+    """The sparsity that a pattern implies; nothing of one that implies none, or is none."""
+    try:
+        return {"sparsity": _pattern(pattern).sparsity}
+    except (ValueError, AttributeError):
+        return {}
+
+
 class Recipe(Strict):
     """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go.
 
@@ -67,6 +84,9 @@ class Recipe(Strict):
     rows: str = "trim"
     layers: str = "uniform"
     solver: str = "mask"
+    pattern: Annotated[InstanceOf[Pattern], BeforeValidator(_pattern), PlainSerializer(str)] | None = None
+    """Keep n of every m consecutive columns: "keep 2 of 4", whose sparsity need not be said; or "of 8", where the layer
+    budget says how many. Takes the place of a row budget."""
     samples: Whole = Field(default=128, ge=1)
     seqlen: Whole | None = Field(default=None, ge=2)
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
@@ -96,14 +116,17 @@ class Recipe(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_preset(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(name := values.get("preset"), str):
+    def _completed(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        given = {
+        values = {
             key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             for key, value in values.items()
         }
-        return _begin_with(presets.read(name), given)
+        preset = presets.read(values["preset"]) if isinstance(values.get("preset"), str) else {}
+        if (pattern := values.get("pattern", preset.get("pattern"))) is not None:
+            preset = preset | {"rows": "uniform"} | _sparsity_of(pattern)
+        return _begin_with(preset, values)
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -124,6 +147,32 @@ class Recipe(Strict):
                 fix=f"remove the options under {method}, or choose {field}: {method}",
             )
         return value
+
+    @model_validator(mode="after")
+    def _fits_pattern(self) -> Recipe:
+        if self.pattern is None:
+            return self
+        if self.pattern.keep is not None and not math.isclose(self.sparsity, self.pattern.sparsity):
+            raise TrimPruneError(
+                "the pattern and the sparsity contradict each other",
+                expected=f"sparsity {self.pattern.sparsity}, which is {self.pattern}",
+                got=str(self.sparsity),
+                fix=f"leave the sparsity out, or write pattern: of {self.pattern.of}",
+            )
+        if self.rows != "uniform":
+            raise TrimPruneError(
+                "a pattern leaves nothing to a row budget",
+                got=f"pattern: {self.pattern}, rows: {self.rows}",
+                fix="leave rows out",
+            )
+        able = [name for name in SOLVERS.names() if SOLVERS.get(name).patterns]
+        if self.solver not in able:
+            raise TrimPruneError(
+                f"solver {self.solver!r} knows no patterns",
+                expected="one of " + ", ".join(able),
+                got=f"pattern: {self.pattern}",
+            )
+        return self
 
     @model_validator(mode="after")
     def _says_nothing_in_vain(self) -> Recipe:

@@ -17,7 +17,7 @@ class LinearResult:
     ``prune_count`` weights were set to zero, from ``row_min`` to ``row_max`` a row. ``kept_zeros`` more are zero
     because they were so before and did not have to go: they count as kept, here and in the masks. Qualities are those
     of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
-    order; empty when all went as asked.
+    order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
     """
 
     name: str
@@ -33,6 +33,7 @@ class LinearResult:
     iteration: int | None
     seconds: float
     steps: tuple[str, ...] = ()
+    pattern: str | None = None
 
     @property
     def sparsity(self) -> float:

@@ -13,6 +13,7 @@ from .. import presets
 from ..api import prune as run_prune
 from ..budgets.layers import LAYER_BUDGETS
 from ..budgets.rows import ROW_BUDGETS
+from ..errors import TrimPruneError
 from ..models.staging import protect_inputs
 from ..progress import progress_for
 from ..recipe import Recipe
@@ -53,6 +54,13 @@ def prune(
     solver: Annotated[
         str | None, typer.Option(help=f"What survivors do: {SOLVER_NAMES} (default: mask).", rich_help_panel=WHAT)
     ] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            help="Weights that stay of every --of columns; without it, as --layers says.", rich_help_panel=WHAT
+        ),
+    ] = None,
+    of: Annotated[int | None, typer.Option(help="Columns of a group of an N:M pattern.", rich_help_panel=WHAT)] = None,
     correction: Annotated[
         float | None,
         typer.Option(
@@ -127,6 +135,8 @@ def prune(
 
     trim-prune prune ./model --recipe recipe.yaml --data text.jsonl --text-field content --out pruned
 
+    trim-prune prune ./model --preset wanda --keep 2 --of 4 --data text.txt --out pruned
+
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
@@ -139,6 +149,7 @@ def prune(
         "layers": layers,
         "rows": rows,
         "solver": solver,
+        "pattern": _pattern(keep, of),
         "correction": correction,
         "samples": samples,
         "seqlen": seqlen,
@@ -174,6 +185,14 @@ def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
     return Recipe.build(options, where="options") if path is None else Recipe.load(path, options)
 
 
+def _pattern(keep: int | None, of: int | None) -> str | None:
+    if of is None:
+        if keep is not None:
+            raise TrimPruneError("a pattern needs both numbers", got=f"--keep {keep}", fix=f"--keep {keep} --of 4")
+        return None
+    return f"of {of}" if keep is None else f"keep {keep} of {of}"
+
+
 def _print(console: Console, result: PruneResult) -> None:
     sparsity = result.sparsity
     table = Table("sparsity", "share", "pruned", "of", box=None, pad_edge=False)
@@ -183,6 +202,8 @@ def _print(console: Console, result: PruneResult) -> None:
         ("of all parameters", sparsity.of_all, sparsity.all_parameters),
     ):
         table.add_row(label, f"{share:.6f}", str(sparsity.pruned), str(whole))
+    if result.recipe.pattern is not None:
+        console.print(f"pattern  {result.recipe.pattern}")
     console.print(table)
     console.print("seconds  " + "  ".join(f"{name} {value:.1f}" for name, value in result.timings.items()))
     console.print(f"written to {result.out}", soft_wrap=True, markup=False, highlight=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 import trim_kernels
 
 from ..calibration.statistics import LinearStatistics, Need
+from ..pattern import Keep
 from ..registry import Registry
 from ..scores.base import Importance
 
@@ -23,7 +24,8 @@ class SolveRequest:
     """One linear, how important its weights are, and how many of each row go.
 
     ``prune_count``: int32 [R]. ``rows_compete``: only its sum binds, and a solver that chooses weights itself may take
-    more from one row and less from another. ``steps``: what the solver had to fall back to, for run.json.
+    more from one row and less from another. ``pattern``: what each group of columns keeps, if the recipe has one.
+    ``steps``: what the solver had to fall back to, for run.json.
     """
 
     weight: Tensor
@@ -32,11 +34,14 @@ class SolveRequest:
     importance: Importance
     statistics: LinearStatistics
     recipe: Recipe
+    pattern: Keep | None = None
     steps: list[str] = field(default_factory=list)
 
     def mask(self) -> Tensor:
-        """Bool [R, C]: all but the ``prune_count`` lowest scores of each row, the mask that solvers begin with."""
+        """Bool [R, C]: all but the lowest scores of each row, or group; the mask that solvers begin with."""
         column_scale, score = self.importance.column_scale, self.importance.score
+        if self.pattern is not None:
+            return trim_kernels.nm_mask(self.weight, *self.pattern, column_scale=column_scale, score=score)
         return trim_kernels.row_mask(self.weight, self.prune_count, column_scale=column_scale, score=score)
 
 
@@ -45,24 +50,28 @@ SolverFunction = Callable[[SolveRequest], Tensor]
 
 @dataclass(frozen=True)
 class Solver:
-    """A registered solver: its function and the statistics it needs."""
+    """A registered solver: its function, the statistics it needs, and whether it can keep a pattern."""
 
     function: SolverFunction
     needs: frozenset[Need]
+    patterns: bool
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
 
 
-def register_solver(name: str, *, needs: Iterable[Need] = ()) -> Callable[[SolverFunction], SolverFunction]:
+def register_solver(
+    name: str, *, needs: Iterable[Need] = (), patterns: bool = False
+) -> Callable[[SolverFunction], SolverFunction]:
     """Register ``function(request) -> kept`` under a name.
 
     It prunes ``request.weight`` [R, C] in place, ``request.prune_count`` weights of each row, and returns what it
-    kept: uint8 [R, ceil(C/8)], bit 1 = kept, little bit order. The engine checks the counts.
+    kept: uint8 [R, ceil(C/8)], bit 1 = kept, little bit order. The engine checks the counts, and with ``patterns`` that
+    every group of columns keeps what ``request.pattern`` says.
     """
 
     def add(function: SolverFunction) -> SolverFunction:
-        SOLVERS.register(name, Solver(function, frozenset(needs)))
+        SOLVERS.register(name, Solver(function, frozenset(needs), patterns))
         return function
 
     return add

@@ -8,6 +8,7 @@ from torch import Tensor
 import trim_kernels
 
 from ..budgets.rows.whole import whole_counts
+from ..pattern import Keep
 from ..scores.base import Importance
 from .base import SolveRequest, register_solver
 from .gram import conjugate_gradients, damped_correlation
@@ -17,7 +18,7 @@ BLOCK = 128
 """Columns whose weights are chosen together, as published."""
 
 
-@register_solver("sparsegpt", needs=["gram"])
+@register_solver("sparsegpt", needs=["gram"], patterns=True)
 def sparsegpt(request: SolveRequest) -> Tensor:
     """Optimal-brain-surgeon updates: with U^T U the inverse of the damped Gram matrix, from the left to the right,
 
@@ -26,8 +27,8 @@ def sparsegpt(request: SolveRequest) -> Tensor:
     Which weights go is said by ``sparsegpt.mask``: ``fixed``, the lowest scores of each row, chosen before any update;
     ``inside``, chosen anew before each 128 columns, by w^2 / U_jj^2 of the updated weights of all columns not yet done;
     ``blocks``, as published: the same share of each 128 columns, by the same score, all rows together if they compete,
-    else each by itself. At the end ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row
-    nearer to the least squares.
+    else each by itself. With a pattern, ``inside`` and ``blocks`` choose anew before each group of columns. At the end
+    ``sparsegpt.refine`` steps of conjugate gradients bring all survivors of a row nearer to the least squares.
     """
     factor = request.statistics.factor(request.recipe.damping).upper
     if factor is None:
@@ -36,18 +37,23 @@ def sparsegpt(request: SolveRequest) -> Tensor:
     if request.recipe.sparsegpt.mask == "fixed":
         kept = request.mask()
         trim_kernels.obs_update_(weight, kept, factor)
+    elif request.pattern is not None:
+        kept = _choose_in_groups(weight, factor, _scale(factor, request), request.pattern)
     else:
-        kept = _choose_inside(weight, factor, request)
+        kept = _choose_inside(weight, factor, _scale(factor, request), request)
     if request.recipe.sparsegpt.refine:
         weight = _refined(weight, kept, request)
     request.weight.copy_(weight)
     return trim_kernels.pack_bits(kept)
 
 
-def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Tensor:
+def _scale(factor: Tensor, request: SolveRequest) -> Tensor:
+    """The column scale by which weights are chosen. Those of a column that was always zero change nothing: they go."""
+    return factor.diagonal().reciprocal().masked_fill(request.statistics.gram.diagonal() == 0, 0)
+
+
+def _choose_inside(weight: Tensor, factor: Tensor, scale: Tensor, request: SolveRequest) -> Tensor:
     kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-    # Weights of a column that was always zero change nothing, and go first.
-    scale = factor.diagonal().reciprocal().masked_fill(request.statistics.gram.diagonal() == 0, 0)
     columns = weight.shape[1]
     left = request.prune_count
     asked = left.sum() if request.rows_compete else left
@@ -63,6 +69,23 @@ def _choose_inside(weight: Tensor, factor: Tensor, request: SolveRequest) -> Ten
         left = left - (~kept[:, first:last]).sum(dim=1, dtype=torch.int32)
         errors = trim_kernels.obs_update_(weight[:, first:last], kept[:, first:last], factor[first:last, first:last])
         weight[:, last:] -= errors @ factor[first:last, last:]
+    return kept
+
+
+def _choose_in_groups(weight: Tensor, factor: Tensor, scale: Tensor, pattern: Keep) -> Tensor:
+    """Columns to the right of a block of groups are updated once for all of it."""
+    kept = torch.empty(weight.shape, dtype=torch.bool, device=weight.device)
+    columns, width = weight.shape[1], max(1, BLOCK // pattern.of) * pattern.of
+    for block in range(0, columns, width):
+        last = min(block + width, columns)
+        errors = torch.empty(weight.shape[0], last - block, device=weight.device)
+        for first in range(block, last, pattern.of):
+            group, rest = slice(first, min(first + pattern.of, last)), slice(first + pattern.of, last)
+            kept[:, group] = trim_kernels.nm_mask(weight[:, group], *pattern, column_scale=scale[group])
+            found = trim_kernels.obs_update_(weight[:, group], kept[:, group], factor[group, group])
+            weight[:, rest].addmm_(found, factor[group, rest], alpha=-1)
+            errors[:, group.start - block : group.stop - block] = found
+        weight[:, last:].addmm_(errors, factor[block:last, last:], alpha=-1)
     return kept
 
 

@@ -35,7 +35,7 @@ def errors(before, after, gram):
 def solve():
     """Run one solver on one linear with Wanda's score."""
 
-    def run(name, weight, inputs, count, *, compete=False, gram=None, damping=None, **options):
+    def run(name, weight, inputs, count, *, compete=False, gram=None, damping=None, pattern=None, **options):
         statistics = LinearStatistics()
         statistics.add(inputs[None], frozenset({"column_energy", "gram"}), [])
         if gram is not None:
@@ -45,7 +45,7 @@ def solve():
         values = {"sparsity": 0.5, "solver": name, "damping": damping}
         recipe = Recipe.build(values | ({name: options} if options else {}))
         after = weight.clone(memory_format=torch.preserve_format)
-        request = SolveRequest(after, counts, compete, importance, statistics, recipe)
+        request = SolveRequest(after, counts, compete, importance, statistics, recipe, pattern)
         kept = unpack_bits(SOLVERS.get(name).function(request), weight.shape[1])
         pruned = (~kept).sum(dim=1, dtype=torch.int32)
         assert int(pruned.sum()) == int(counts.sum())

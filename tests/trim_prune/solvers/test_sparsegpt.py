@@ -9,6 +9,7 @@ import trim_kernels
 from benchmarks.baselines import sparsegpt_paper
 from trim_prune import Recipe, TrimPruneError
 from trim_prune.factor import factorise
+from trim_prune.pattern import Keep
 from trim_prune.solvers import sparsegpt
 
 MASKS = ["fixed", "inside", "blocks"]
@@ -314,3 +315,40 @@ def test_refining_takes_the_rung_that_was_reached(solve, coupled, mask):
 def test_unknown_options_are_refused(options):
     with pytest.raises(TrimPruneError, match=f"sparsegpt.{next(iter(options))}"):
         Recipe.build({"sparsity": 0.5, "solver": "sparsegpt", "sparsegpt": options})
+
+
+def chosen_in_groups(weight, gram, keep, of):
+    """Weights chosen anew before each group of columns; column by column in float64."""
+    weight, upper, kept = weight.double(), dense_factor(gram), torch.ones(weight.shape, dtype=torch.bool)
+    for first in range(0, weight.shape[1], of):
+        size = min(of, weight.shape[1] - first)
+        score = (weight[:, first : first + size] / upper.diagonal()[first : first + size]).square()
+        goes = torch.zeros_like(score, dtype=torch.bool)
+        goes.scatter_(1, score.argsort(dim=1, stable=True)[:, : size - -(-keep * size // of)], True)
+        kept[:, first : first + size] = ~goes
+        for column in range(size):
+            j = first + column
+            error = weight[:, j] / upper[j, j] * goes[:, column]
+            weight[:, j:] -= error[:, None] * upper[j, j:]
+            weight[:, j][goes[:, column]] = 0
+    return weight, kept
+
+
+@pytest.mark.parametrize("mask", ["inside", "blocks"])
+@pytest.mark.parametrize(("keep", "of"), [(2, 4), (3, 7), (0, 5), (1, 1), (5, 32)])
+@pytest.mark.parametrize("columns", [32, 45])
+def test_a_pattern_is_chosen_group_by_group_from_updated_weights(solve, linear, monkeypatch, mask, keep, of, columns):
+    monkeypatch.setattr(sparsegpt, "BLOCK", 16)
+    weight, inputs = linear(9, columns, 200)
+    count = columns - Keep(keep, of).of_row(columns)
+    solved = solve("sparsegpt", weight, inputs, count, pattern=Keep(keep, of), mask=mask)
+    expected, kept = chosen_in_groups(weight, solved.gram, keep, of)
+    assert torch.equal(solved.kept, kept)
+    torch.testing.assert_close(solved.weight.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_a_fixed_pattern_is_the_update_on_the_mask_of_the_scores(solve, linear):
+    weight, inputs = linear(9, 45, 200)
+    solved = solve("sparsegpt", weight, inputs, 45 - Keep(2, 4).of_row(45), pattern=Keep(2, 4))
+    scale = solved.gram.diagonal().double().sqrt().float()
+    assert torch.equal(solved.kept, trim_kernels.nm_mask(weight, 2, 4, column_scale=scale))

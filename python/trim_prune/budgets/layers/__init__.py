@@ -3,6 +3,7 @@
 from . import alphapruning, dlp, owl, table, uniform
 from .base import LAYER_BUDGETS, LayerBudget, LayerRequest, register_layer_budget
 from .exact import exact_counts
+from .keep_counts import keep_counts, pattern_keeps
 
 __all__ = [
     "LAYER_BUDGETS",
@@ -11,7 +12,9 @@ __all__ = [
     "alphapruning",
     "dlp",
     "exact_counts",
+    "keep_counts",
     "owl",
+    "pattern_keeps",
     "register_layer_budget",
     "table",
     "uniform",

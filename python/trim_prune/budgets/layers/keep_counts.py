@@ -1,0 +1,50 @@
+"""From the sparsities that a layer budget returns to integers: how many weights of a group each linear keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ...models.discover import Linear
+from ...pattern import Keep
+
+
+def pattern_keeps(sparsities: Sequence[float], linears: Sequence[Linear], of: int, total: int) -> list[Keep]:
+    """What each linear keeps of every ``of`` columns. Linears of a block with one sparsity are one unit, kept alike."""
+    units = [(linear.block, sparsity) for linear, sparsity in zip(linears, sparsities, strict=True)]
+    sizes = dict.fromkeys(units, 0)
+    for unit, linear in zip(units, linears, strict=True):
+        sizes[unit] += linear.size
+    counts = keep_counts([sparsity for _, sparsity in sizes], list(sizes.values()), of, total)
+    keeps = dict(zip(sizes, counts, strict=True))
+    return [Keep(keeps[unit], of) for unit in units]
+
+
+def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, total: int) -> list[int]:
+    """Integers k_u from 0 to ``of`` with sum of size_u * k_u <= of * (weights - total), as close as greedily possible.
+
+    Every unit gets the whole part of of * (1 - sparsity). What the budget then allows goes to the largest remainders,
+    one each, round after round; if the whole parts exceed the budget, the smallest remainders give first. The earlier
+    unit comes first where remainders tie. With units of one size nothing that fits is left over.
+
+    Raises:
+        ValueError: a sparsity is NaN or infinite.
+    """
+    for sparsity in sparsities:
+        if not math.isfinite(sparsity):
+            raise ValueError(f"a sparsity of {sparsity} is not a number")
+    wanted = [of * min(max(1 - sparsity, 0.0), 1.0) for sparsity in sparsities]
+    counts = [math.floor(wish) for wish in wanted]
+    order = sorted(range(len(sizes)), key=lambda unit: (counts[unit] - wanted[unit], unit))
+    left = of * (sum(sizes) - total) - sum(size * count for size, count in zip(sizes, counts, strict=True))
+    while left < 0:
+        for unit in reversed(order):
+            if left < 0 and counts[unit] > 0:
+                counts[unit] -= 1
+                left += sizes[unit]
+    while fitting := [unit for unit in order if counts[unit] < of and sizes[unit] <= left]:
+        for unit in fitting:
+            if sizes[unit] <= left:
+                counts[unit] += 1
+                left -= sizes[unit]
+    return counts
