@@ -69,6 +69,23 @@ def trim_prune_command():
 
 
 @pytest.fixture
+def invoke(monkeypatch, capfd):
+    """Run the command line in this process: exit code, standard output, standard error."""
+    from trim_prune.cli import main
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["trim-prune", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capfd.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
 def leftovers():
     """What a folder holds besides the named entries."""
 

@@ -11,25 +11,9 @@ import torch
 from typer.testing import CliRunner
 
 from trim_prune import __version__, evaluate
-from trim_prune.cli import main
 from trim_prune.cli.main import app
 
 TINY = ["--samples", 2, "--seqlen", 16]
-
-
-@pytest.fixture
-def invoke(monkeypatch, capfd):
-    """Run the command line in this process: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["trim-prune", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capfd.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture
