@@ -7,15 +7,15 @@ from torch import Tensor
 
 import trim_kernels
 
-from ..budgets.rows.whole import whole_counts
 from ..pattern import Keep
-from ..scores.base import Importance
 from .base import SolveRequest, register_solver
 from .gram import conjugate_gradients, damped_correlation
 from .mask import mask
 
 BLOCK = 128
 """Columns whose weights are chosen together, as published."""
+PANEL = 8 * BLOCK
+"""Columns right of so many are updated, and read, once for all of them, unless weights are chosen among them before."""
 
 
 @register_solver("sparsegpt", needs=["gram"], patterns=True)
@@ -33,7 +33,7 @@ def sparsegpt(request: SolveRequest) -> Tensor:
     factor = request.statistics.factor(request.recipe.damping).upper
     if factor is None:
         return mask(request)
-    weight = request.weight.to(torch.float32, copy=True)
+    weight = request.weight.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     if request.recipe.sparsegpt.mask == "fixed":
         kept = request.mask()
         trim_kernels.obs_update_(weight, kept, factor)
@@ -54,21 +54,32 @@ def _scale(factor: Tensor, request: SolveRequest) -> Tensor:
 
 def _choose_inside(weight: Tensor, factor: Tensor, scale: Tensor, request: SolveRequest) -> Tensor:
     kept = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-    columns = weight.shape[1]
+    columns, blocks = weight.shape[1], request.recipe.sparsegpt.mask == "blocks"
+    panel = PANEL if blocks else BLOCK
+    errors = torch.empty(weight.shape[0], panel, device=weight.device)
     left = request.prune_count
     asked = left.sum() if request.rows_compete else left
     for first in range(0, columns, BLOCK):
         last = min(first + BLOCK, columns)
         rest, counts = weight[:, first:], left
-        if request.recipe.sparsegpt.mask == "blocks":
+        if blocks:
             rest, counts = weight[:, first:last], _share(asked, last, columns) - _share(asked, first, columns)
+        these = scale[first : first + rest.shape[1]]
         if request.rows_compete:
-            counts = whole_counts(rest, Importance(scale[first : first + rest.shape[1]]), int(counts.sum()))
-        chosen = trim_kernels.row_mask(rest, counts, column_scale=scale[first : first + rest.shape[1]])
+            # All rows as one: scores in row-major order.
+            every = (rest.abs() * these).view(1, -1)
+            chosen = trim_kernels.row_mask(every, int(counts.sum())).view(rest.shape)
+        else:
+            chosen = trim_kernels.row_mask(rest, counts, column_scale=these)
         kept[:, first:last] = chosen[:, : last - first]
         left = left - (~kept[:, first:last]).sum(dim=1, dtype=torch.int32)
-        errors = trim_kernels.obs_update_(weight[:, first:last], kept[:, first:last], factor[first:last, first:last])
-        weight[:, last:] -= errors @ factor[first:last, last:]
+        found = trim_kernels.obs_update_(weight[:, first:last], kept[:, first:last], factor[first:last, first:last])
+        begin = first // panel * panel
+        end = min(begin + panel, columns)
+        weight[:, last:end].addmm_(found, factor[first:last, last:end], alpha=-1)
+        errors[:, first - begin : last - begin] = found
+        if last == end:
+            weight[:, end:].addmm_(errors[:, : end - begin], factor[begin:end, end:], alpha=-1)
     return kept
 
 

@@ -42,7 +42,7 @@ def solve():
             statistics.gram.copy_(gram)
         counts = torch.as_tensor(count, dtype=torch.int32).expand(weight.shape[0]).contiguous()
         importance = Importance(column_scale=statistics.column_energy.sqrt().float())
-        values = {"sparsity": 0.5, "solver": name, "damping": damping}
+        values = {"sparsity": 0.5, "solver": name, "damping": None if name == "mask" else damping}
         recipe = Recipe.build(values | ({name: options} if options else {}))
         after = weight.clone(memory_format=torch.preserve_format)
         request = SolveRequest(after, counts, compete, importance, statistics, recipe, pattern)

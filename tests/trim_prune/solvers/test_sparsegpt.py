@@ -94,6 +94,15 @@ def test_inside_keeps_the_counts_of_rows_or_their_sum(solve, linear):
     assert int(counts_of(free.kept).sum()) == int(counts.sum())
 
 
+def test_panels_of_blocks_change_nothing_but_the_order_of_sums(solve, linear, monkeypatch):
+    weight, inputs = linear(9, 300, 500)
+    whole = solve("sparsegpt", weight, inputs, 200, mask="blocks")
+    monkeypatch.setattr(sparsegpt, "PANEL", 128)
+    single = solve("sparsegpt", weight, inputs, 200, mask="blocks")
+    assert torch.equal(whole.kept, single.kept)
+    torch.testing.assert_close(whole.weight, single.weight, rtol=1e-3, atol=1e-6)
+
+
 # With sparsity (k - 0.5) / n the published threshold takes int(n * sparsity) + 1 = k of the n weights of a block.
 @pytest.mark.parametrize("each", [1, 700, 1434, 2047])
 @pytest.mark.parametrize("seed", range(2))
