@@ -54,7 +54,7 @@ class Solver:
 
     function: SolverFunction
     needs: frozenset[Need]
-    patterns: bool
+    patterns: bool = False
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
