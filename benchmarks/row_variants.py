@@ -9,7 +9,7 @@ from torch import Tensor
 
 import trim_kernels
 from trim_prune.budgets.rows import RowDecision, RowRequest, register_row_budget
-from trim_prune.budgets.rows.optimal import band
+from trim_prune.budgets.rows.optimal import error_curve
 
 
 @register_row_budget("optimal_relative", needs=["gram"])
@@ -25,12 +25,8 @@ def optimal_root(request: RowRequest) -> RowDecision:
 
 
 def _optimal(request: RowRequest, power: float) -> RowDecision:
-    first, last = band(request)
-    weight, gram, importance = request.weight, request.statistics.gram, request.importance
-    curve = trim_kernels.row_error_curve(
-        weight, gram, first, last, column_scale=importance.column_scale, score=importance.score
-    )
-    whole = _energy(weight.float(), gram)
+    curve, first = error_curve(request)
+    whole = _energy(request.weight.float(), request.statistics.gram)
     unit = whole.clamp(min=1e-12 * float(whole.max())) ** power
     return RowDecision(trim_kernels.optimal_counts(curve / unit[:, None], first, request.prune_count))
 

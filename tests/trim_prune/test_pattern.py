@@ -85,6 +85,11 @@ def test_a_sparsity_that_is_no_number_is_refused(sparsity):
         keep_counts([0.5, sparsity], [4, 4], 4, 4)
 
 
+def test_one_sparsity_for_each_linear_is_asked_for_with_a_pattern_too():
+    with pytest.raises(ValueError, match="expected 2 sparsities, one for each linear, got 1"):
+        keep_counts([0.5], [4, 4], 4, 4)
+
+
 def test_a_pattern_has_its_sparsity_and_takes_the_place_of_rows():
     recipe = Recipe.build({"pattern": "keep 2 of 8"})
     assert (recipe.sparsity, recipe.rows, str(recipe.pattern)) == (0.75, "uniform", "keep 2 of 8")

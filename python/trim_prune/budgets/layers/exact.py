@@ -19,11 +19,7 @@ def exact_counts(sparsities: Sequence[float], sizes: Sequence[int], limits: Sequ
         ValueError: not one sparsity for each size; a sparsity is NaN or infinite; or the limits together are below
             ``total``.
     """
-    if len(sparsities) != len(sizes):
-        raise ValueError(f"expected {len(sizes)} sparsities, one for each linear, got {len(sparsities)}")
-    for sparsity in sparsities:
-        if not math.isfinite(sparsity):
-            raise ValueError(f"a sparsity of {sparsity} is not a number")
+    require_sparsities(sparsities, len(sizes))
     if not 0 <= total <= sum(limits):
         raise ValueError(f"{total} of {sum(sizes)} weights are to go, and at most {sum(limits)} may")
     # Exact rationals: in float64 the sum over a large model need not round to the same integer as its parts.
@@ -37,6 +33,15 @@ def exact_counts(sparsities: Sequence[float], sizes: Sequence[int], limits: Sequ
     for index in order[: total - sum(counts)]:
         counts[index] += 1
     return counts
+
+
+def require_sparsities(sparsities: Sequence[float], linears: int) -> None:
+    """Raise ValueError unless there is one finite sparsity for each linear."""
+    if len(sparsities) != linears:
+        raise ValueError(f"expected {linears} sparsities, one for each linear, got {len(sparsities)}")
+    for sparsity in sparsities:
+        if not math.isfinite(sparsity):
+            raise ValueError(f"a sparsity of {sparsity} is not a number")
 
 
 def _shares(

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from ...models.discover import Linear
 from ...pattern import Keep
+from .exact import require_sparsities
 
 
 def pattern_keeps(sparsities: Sequence[float], linears: Sequence[Linear], of: int, total: int) -> list[Keep]:
     """What each linear keeps of every ``of`` columns. Linears of a block with one sparsity are one unit, kept alike."""
+    require_sparsities(sparsities, len(linears))
     units = [(linear.block, sparsity) for linear, sparsity in zip(linears, sparsities, strict=True)]
     sizes = dict.fromkeys(units, 0)
     for unit, linear in zip(units, linears, strict=True):
@@ -30,9 +32,7 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
     Raises:
         ValueError: a sparsity is NaN or infinite.
     """
-    for sparsity in sparsities:
-        if not math.isfinite(sparsity):
-            raise ValueError(f"a sparsity of {sparsity} is not a number")
+    require_sparsities(sparsities, len(sizes))
     wanted = [of * min(max(1 - sparsity, 0.0), 1.0) for sparsity in sparsities]
     counts = [math.floor(wish) for wish in wanted]
     order = sorted(range(len(sizes)), key=lambda unit: (counts[unit] - wanted[unit], unit))

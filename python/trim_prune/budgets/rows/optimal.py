@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 import trim_kernels
 
 from .base import RowDecision, RowRequest, register_row_budget
@@ -20,14 +22,20 @@ def optimal(request: RowRequest) -> RowDecision:
     E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a
     row stays within ``optimal.spread`` of that of its linear, by default min(0.12, 0.24 tokens / columns).
     """
-    first, last = band(request)
-    column_scale, score = request.importance.column_scale, request.importance.score
-    gram = request.statistics.gram
-    curve = trim_kernels.row_error_curve(request.weight, gram, first, last, column_scale=column_scale, score=score)
+    curve, first = error_curve(request)
     return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
 
 
-def band(request: RowRequest) -> tuple[int, int]:
+def error_curve(request: RowRequest) -> tuple[Tensor, int]:
+    """E_i(k) of all counts that a row may have, float32 [R, counts], and the least of them."""
+    first, last = _band(request)
+    column_scale, score = request.importance.column_scale, request.importance.score
+    gram = request.statistics.gram
+    curve = trim_kernels.row_error_curve(request.weight, gram, first, last, column_scale=column_scale, score=score)
+    return curve, first
+
+
+def _band(request: RowRequest) -> tuple[int, int]:
     """The least and the most weights that a row may lose."""
     columns, spread = request.weight.shape[1], request.recipe.optimal.spread
     if spread is None:
