@@ -278,7 +278,7 @@ def _prune_linear(
                 weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
-            decision = rows.function(RowRequest(weight, importance, statistics, count, recipe))
+            decision = rows.function(RowRequest(weight, importance, statistics, count, recipe, linear.name))
             # A budget may have counted on the CPU.
             prune_count = decision.prune_count.to(weight.device)
             pruned = int(prune_count.sum())

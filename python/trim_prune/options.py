@@ -109,9 +109,12 @@ class OptimalOptions(Strict):
     """Options of optimal rows.
 
     ``spread``: how far the sparsity of a row may be from that of its linear; None: 0.12, or less for few tokens.
+    ``leave_out``: linears that keep uniform rows, by patterns over module names as in a table. By default queries and
+    keys: they meet in products, so the error of their outputs is not what they cost.
     """
 
     spread: Annotated[Real, Field(gt=0, le=1)] | None = None
+    leave_out: tuple[str, ...] = ("*.q_proj", "*.k_proj")
 
 
 class SparseGPTOptions(Strict):

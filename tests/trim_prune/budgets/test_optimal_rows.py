@@ -177,3 +177,15 @@ def test_few_tokens_do_no_harm_on_inputs_that_were_not_seen(tokens, correlated):
     request = RowRequest(weight, importance, statistics, count, recipe)
     even = trim_kernels.uniform_counts(rows, columns, count)
     assert error(request, unseen, optimal(request)) < 1.03 * error(request, unseen, even)
+
+
+@pytest.mark.parametrize(
+    ("leave_out", "even"),
+    [(None, {"q_proj", "k_proj"}), ([], set()), (["*.mlp.*"], {"gate_proj", "up_proj", "down_proj"})],
+)
+def test_linears_left_out_keep_uniform_rows(tokenizer, text, leave_out, even):
+    options = {} if leave_out is None else {"optimal": {"leave_out": leave_out}}
+    recipe = {"sparsity": 0.6, "score": "wanda", "rows": "optimal", "samples": 8, "seqlen": 32} | options
+    result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    found = {linear.name.rsplit(".", 1)[1]: linear.row_max - linear.row_min for linear in result.linears}
+    assert {name for name, range_ in found.items() if range_ <= 1} == even

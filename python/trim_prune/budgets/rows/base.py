@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowRequest:
-    """One linear, and how many of its weights go in total."""
+    """One linear, and how many of its weights go in total. ``name``: its path in the model."""
 
     weight: Tensor
     importance: Importance
     statistics: LinearStatistics
     prune_count: int
     recipe: Recipe
+    name: str = ""
 
 
 @dataclass(frozen=True)

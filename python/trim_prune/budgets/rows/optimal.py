@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 
 from torch import Tensor
 
@@ -20,8 +21,12 @@ def optimal(request: RowRequest) -> RowDecision:
     """Minimise the sum over rows of E_i(k_i), the squared output error when row i loses its k_i lowest scores.
 
     E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a
-    row stays within ``optimal.spread`` of that of its linear, by default min(0.12, 0.24 tokens / columns).
+    row stays within ``optimal.spread`` of that of its linear, by default min(0.12, 0.24 tokens / columns). Linears that
+    ``optimal.leave_out`` names keep uniform rows.
     """
+    if any(fnmatchcase(request.name, pattern) for pattern in request.recipe.optimal.leave_out):
+        rows, columns = request.weight.shape
+        return RowDecision(trim_kernels.uniform_counts(rows, columns, request.prune_count))
     curve, first = error_curve(request)
     return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
 
