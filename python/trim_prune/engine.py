@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -23,7 +22,7 @@ from .correction import corrected
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Capture, Captured
-from .models.device import choose_device, evaluation_mode
+from .models.device import choose_device, evaluation_mode, on_device
 from .models.discover import Block, Linear, find_blocks
 from .pattern import Keep
 from .recipe import Recipe
@@ -164,7 +163,7 @@ def walk(
             plan = _divided(plan, _measure_dense(plan, states, timings), timings)
         for block in plan.blocks:
             start = time.perf_counter()
-            with _on_device(block.module, plan.device):
+            with on_device(block.module, plan.device):
                 done = _prune_block(plan, block, states, masks, timings)
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):
@@ -230,7 +229,7 @@ def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear,
     found: dict[Linear, LinearStatistics] = {}
     for block in plan.blocks:
         collector = _collector(plan, block.linears, needs, timings)
-        with _on_device(block.module, plan.device), timings.phase("forward"):
+        with on_device(block.module, plan.device), timings.phase("forward"):
             walked.propagate(block, collector)
         found |= {linear: collector.statistics(linear) for linear in block.linears}
     return found
@@ -366,13 +365,3 @@ def _block_facts(plan: Plan, block: Block, done: Sequence[LinearResult], seconds
         "baseline_quality": fmean(before) if before else None,
         "quality": fmean(after) if after else None,
     }
-
-
-@contextmanager
-def _on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    home = next(module.parameters()).device
-    module.to(device)
-    try:
-        yield
-    finally:
-        module.to(home)

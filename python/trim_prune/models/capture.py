@@ -77,6 +77,21 @@ class Capture:
             stripped = [_share(new, old) for new, old in zip(stripped, previous.calls, strict=True)]
         return Captured(hidden, tuple(stripped))
 
+    def logits(self, token_ids: Tensor, hidden: Tensor) -> Tensor:
+        """The logits [sequences, tokens, vocabulary] that the model gives when its last block returns ``hidden``.
+
+        ``token_ids`` [sequences, tokens], ``hidden`` [sequences, tokens, hidden]. No block runs; what follows them is
+        the model's own. Where gradients are enabled, they flow from the logits to ``hidden``.
+        """
+
+        def passthrough(index: int) -> Callable[..., Any]:
+            return lambda *_, **__: _rewrap(self._outputs[index], hidden)
+
+        with _forwards(self.blocks, passthrough):
+            output = self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
     def _probe(self, token_ids: Tensor) -> None:
         calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         outputs: dict[int, Any] = {}

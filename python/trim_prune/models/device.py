@@ -39,6 +39,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """The module lies on that device inside this context, and afterwards where it lay."""
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)
+
+
 def context_length(model: nn.Module) -> int | None:
     """The longest sequence that the model is made for, as its configuration says; None if it does not."""
     length = getattr(model.config, "max_position_embeddings", None)

@@ -74,6 +74,33 @@ def test_equal_arguments_of_two_batches_share_their_memory():
     assert len({id(table) for table in tables}) == 1
 
 
+def test_logits_from_the_last_hidden_states_equal_the_models_own(family):
+    model = make_model(family)
+    batch = random_tokens(2, 11)
+    with torch.no_grad():
+        capture = Capture(model, find_blocks(model), batch)
+        last = inside(model, batch)[-1]
+        assert torch.equal(capture.logits(batch, last), model(input_ids=batch, use_cache=False).logits)
+    assert all("forward" not in block.module.__dict__ for block in capture.blocks)
+
+
+def test_gradients_flow_from_the_logits_to_the_hidden_states(family):
+    model = make_model(family)
+    batch = random_tokens(2, 11)
+    with torch.no_grad():
+        capture = Capture(model, find_blocks(model), batch)
+    seen = []
+    keep = lambda _, args, output: seen.append(output if isinstance(output, torch.Tensor) else output[0])  # noqa: E731
+    handle = capture.blocks[-1].module.register_forward_hook(keep)
+    logits = model(input_ids=batch, use_cache=False).logits
+    handle.remove()
+    slope = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
+    (wanted,) = torch.autograd.grad(logits, seen[0], slope)
+    hidden = seen[0].detach().requires_grad_()
+    capture.logits(batch, hidden).backward(slope)
+    torch.testing.assert_close(hidden.grad, wanted)
+
+
 Pair = namedtuple("Pair", ["hidden", "extra"])
 
 

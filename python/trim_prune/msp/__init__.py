@@ -1,0 +1,1 @@
+"""Mixed Sparsity Pruning: a layer budget found by Fisher information and evolution."""

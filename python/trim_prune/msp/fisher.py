@@ -1,0 +1,183 @@
+"""How strongly the loss answers to the weights of each linear: the trace of the empirical Fisher information.
+
+Memory: the model, the hidden states between the blocks and the logits of one sequence, the activations of one block
+and the gradient of one weight matrix.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import NOT_FINITE_FIX, TrimPruneError
+from ..models.capture import Capture
+from ..models.device import evaluation_mode, on_device
+from ..models.discover import Linear
+from ..tiles import row_tiles
+
+
+@dataclass(frozen=True)
+class FisherSums:
+    """Sums over the first ``sequences`` calibration sequences; divided by their number they are means.
+
+    ``trace``: per linear, in the order of the blocks and of the linears in them, sum over sequences k and weights i of
+    g_ki^2. ``weighted``: likewise, sum of (g_ki w_i)^2.
+    """
+
+    sequences: int
+    trace: list[float]
+    weighted: list[float]
+
+
+def fisher_sums(
+    capture: Capture,
+    token_ids: Tensor,
+    device: torch.device,
+    *,
+    done: FisherSums | None = None,
+    on_sequence: Callable[[FisherSums], None] | None = None,
+) -> FisherSums:
+    """Sum the squared gradients of every linear of the captured blocks.
+
+    g_k is the gradient of the mean next-token cross-entropy of sequence k alone: squaring the gradient of a batch's
+    mean gives something else, smaller by about the batch size. tr F = trace / sequences, the sensitivity of "Towards
+    Extreme Pruning of LLMs with Plug-and-Play Mixed Sparsity" (arXiv 2503.11164). The variant weighted by w^2 is ours:
+    half of it is what pruning these weights costs to second order. Gradients have the dtype of their weights, squares
+    are float32, summed in float32 by tiles of about a million and from there on in float64. A linear that no token
+    reaches counts zero.
+
+    Args:
+        capture: of the model; its weights, gradients and requires_grad are afterwards as they were.
+        token_ids: int64 [sequences, tokens], at least 2 tokens.
+        device: where each block computes; a block lies there for the time of its turn only.
+        done: the sums over the first sequences, from which to go on; the result is the same to the bit.
+        on_sequence: called with the sums so far after every sequence.
+
+    Raises:
+        TrimPruneError: nothing to predict; sums of another model or of more sequences; NaN or infinity in a gradient.
+    """
+    linears = [linear for block in capture.blocks for linear in block.linears]
+    sums = FisherSums(0, [0.0] * len(linears), [0.0] * len(linears)) if done is None else done
+    _check(sums, linears, token_ids)
+    with evaluation_mode(capture.model), _without_gradients(capture.model):
+        for sequence in token_ids[sums.sequences :]:
+            squares = _squares(capture, sequence[None], device)
+            found = [squares.get(linear, (0.0, 0.0)) for linear in linears]
+            sums = FisherSums(
+                sums.sequences + 1,
+                [total + plain for total, (plain, _) in zip(sums.trace, found, strict=True)],
+                [total + weighted for total, (_, weighted) in zip(sums.weighted, found, strict=True)],
+            )
+            if on_sequence is not None:
+                on_sequence(sums)
+    return sums
+
+
+def _check(sums: FisherSums, linears: Sequence[Linear], token_ids: Tensor) -> None:
+    if token_ids.shape[1] < 2:
+        raise TrimPruneError("a sequence of fewer than 2 tokens predicts nothing", got=f"{token_ids.shape[1]} tokens")
+    if sums.sequences > len(token_ids) or not len(sums.trace) == len(sums.weighted) == len(linears):
+        raise TrimPruneError(
+            "the Fisher sums to go on from belong to another run",
+            expected=f"{len(linears)} linears, at most {len(token_ids)} sequences",
+            got=f"{len(sums.trace)} linears, {sums.sequences} sequences",
+            fix="start anew",
+        )
+
+
+@torch.no_grad()
+def _squares(capture: Capture, token_ids: Tensor, device: torch.device) -> dict[Linear, tuple[float, float]]:
+    """Sum of g^2 and of (g w)^2 per linear for one sequence [1, tokens], without the linears that it does not reach."""
+    captured, squares = capture(token_ids), dict[Linear, tuple[float, float]]()
+    home, turns = captured.hidden.device, list(zip(capture.blocks, captured.calls, strict=True))
+    hidden = [captured.hidden]
+    for block, call in turns:
+        with on_device(block.module, device):
+            hidden.append(call.run(block.module, hidden[-1].to(device), device).to(home))
+    gradient = _loss_gradient(capture, token_ids, hidden.pop())
+    for block, call in reversed(turns):
+        inputs = hidden.pop().to(device).detach().requires_grad_()
+        with on_device(block.module, device), _squaring(block.linears, squares), torch.enable_grad():
+            torch.autograd.backward(call.run(block.module, inputs, device), gradient.to(device))
+        assert inputs.grad is not None
+        gradient = inputs.grad
+    scale = (token_ids.shape[1] - 1) ** -2
+    return {linear: (plain * scale, weighted * scale) for linear, (plain, weighted) in squares.items()}
+
+
+def _loss_gradient(capture: Capture, token_ids: Tensor, hidden: Tensor) -> Tensor:
+    """The gradient of the sequence's cross-entropy with respect to what the last block returns, ``hidden``.
+
+    Of the sum over the tokens: that of the mean would be too small for float16.
+    """
+    hidden = hidden.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = capture.logits(token_ids, hidden)
+    slope = torch.zeros_like(logits)
+    predicting, slopes, targets = logits[0, :-1], slope[0, :-1], token_ids[0, 1:].to(logits.device)
+    # By hand, rows at a time: autograd would keep several float32 copies of the logits.
+    for rows in row_tiles(predicting):
+        probabilities, target = predicting[rows].float().softmax(dim=1), targets[rows, None]
+        slopes[rows] = probabilities.scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float32))
+    (gradient,) = torch.autograd.grad(logits, hidden, slope)
+    return gradient
+
+
+@contextmanager
+def _without_gradients(model: nn.Module) -> Iterator[None]:
+    """No parameter has or requires a gradient inside this context; afterwards each is as it was."""
+    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    try:
+        for parameter, _, _ in before:
+            parameter.requires_grad_(False).grad = None
+        yield
+    finally:
+        for parameter, required, gradient in before:
+            parameter.requires_grad_(required).grad = gradient
+
+
+@contextmanager
+def _squaring(linears: Sequence[Linear], squares: dict[Linear, tuple[float, float]]) -> Iterator[None]:
+    """A backward pass inside this context puts the sums of every linear into ``squares``, and keeps no gradient."""
+
+    def hook(linear: Linear) -> Callable[[Tensor], None]:
+        def square(weight: Tensor) -> None:
+            assert weight.grad is not None
+            squares[linear] = _square_sums(weight.grad, weight.detach())
+            weight.grad = None
+            if not all(map(math.isfinite, squares[linear])):
+                raise TrimPruneError(
+                    "NaN or infinity in the gradient of a linear",
+                    where=f"block {linear.block}, {linear.name}",
+                    fix=NOT_FINITE_FIX,
+                )
+
+        return square
+
+    weights = {linear: linear.module.weight.requires_grad_() for linear in linears}
+    handles = [
+        weight.register_post_accumulate_grad_hook(hook(linear))  # type: ignore[no-untyped-call]
+        for linear, weight in weights.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for weight in weights.values():
+            weight.requires_grad_(False).grad = None
+
+
+def _square_sums(gradient: Tensor, weight: Tensor) -> tuple[float, float]:
+    sums = torch.zeros(2, dtype=torch.float64, device=gradient.device)
+    for rows in row_tiles(gradient):
+        tile = gradient[rows].float()
+        sums[0] += tile.square().sum()
+        sums[1] += (tile * weight[rows]).square_().sum()
+    plain, weighted = sums.tolist()
+    return plain, weighted
