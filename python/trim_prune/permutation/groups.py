@@ -13,8 +13,8 @@ from ..errors import TrimPruneError
 from ..pattern import Keep
 
 GROUPS_AT_ONCE = 384
-"""Groups among which columns are assigned anew in one go, as the time of it grows with the cube. All 2240 groups of 8960
-columns at once take ten times as long; four parts in place of one cost SmolLM2-135M's down_proj a tenth of the gain."""
+"""Groups among which columns are assigned anew in one go, as the time of it grows with the cube: all 2240 groups of
+8960 columns at once take ten times as long. Four parts in place of one cost SmolLM2-135M a tenth of the gain."""
 
 
 def require_scipy() -> None:
