@@ -18,6 +18,7 @@ from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
+from .permutation import require_scipy
 from .recipe import Recipe
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
@@ -54,6 +55,8 @@ def prune(
     inputs = _input_files(model, recipe, text, gguf)
     recipe = _as_recipe(recipe)
     choose_device(recipe.device)
+    if recipe.permute:
+        require_scipy()
     timings, events = Timings(), Events(*([on_event] if on_event else []))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
@@ -88,7 +91,7 @@ def prune(
                 calibration = _calibrate(loaded, recipe, source)
         events.emit("phase", name="prune")
         batches = calibration.batches(recipe.batch_size) if calibration else []
-        linears, masks = walk(plan, batches, events, timings)
+        linears, masks, moves = walk(plan, batches, events, timings)
         result = PruneResult(
             model=loaded.model,
             recipe=recipe,
@@ -104,7 +107,7 @@ def prune(
             events.emit("phase", name="write")
             with write_errors(result.out or folder):
                 with timings.phase("write"):
-                    kept_zeros = write_model(loaded, masks, folder, events.warn)
+                    kept_zeros = write_model(loaded, masks, moves, folder, events.warn)
                     write_masks(masks, linears, folder)
                     verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
                 write_run(result, loaded.source.name, calibration, str(plan.device), folder)

@@ -25,6 +25,7 @@ from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode, on_device
 from .models.discover import Block, Linear, find_blocks
 from .pattern import Keep
+from .permutation import Folds, Move, Reordered, find_folds, reorder
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
 from .scores import SCORES, ScoreRequest
@@ -47,13 +48,15 @@ class Budget:
 class Plan:
     """What will be pruned.
 
-    ``budgets``: what each linear loses, exactly; None until the layer budget has divided the target.
+    ``folds``: which linears may have their columns reordered; None unless the recipe permutes. ``budgets``: what each
+    linear loses, exactly; None until the layer budget has divided the target.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
+    folds: Folds | None = None
     budgets: dict[Linear, Budget] | None = None
 
     @property
@@ -69,7 +72,8 @@ def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
     _refuse_not_finite(linears)
-    return Plan(model, recipe, choose_device(recipe.device), blocks)
+    folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
+    return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
 
 
 def _divided(plan: Plan, statistics: Mapping[Linear, LinearStatistics], timings: Timings) -> Plan:
@@ -145,15 +149,17 @@ def _refuse_not_finite(linears: Sequence[Linear]) -> None:
 @torch.no_grad()
 def walk(
     plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings
-) -> tuple[list[LinearResult], dict[str, Tensor]]:
+) -> tuple[list[LinearResult], dict[str, Tensor], list[Move]]:
     """Prune the model in place, block by block; each block sees the outputs of the pruned ones before it.
 
-    ``batches``: token ids [sequences, tokens]; empty if nothing needs calibration. Returns the results per linear
-    and the packed masks per weight name.
+    ``batches``: token ids [sequences, tokens]; empty if nothing needs calibration. Returns the results per linear,
+    the packed masks per weight name, and which parameters were reordered before.
     """
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
+    moves: list[Move] = []
     _warn_of_coverage(plan.blocks, events)
+    _warn_of_refused(plan, events)
     measured = bool(LAYER_BUDGETS.get(plan.recipe.layers).needs)
     if not measured:
         plan = _divided(plan, {}, timings)
@@ -164,16 +170,27 @@ def walk(
         for block in plan.blocks:
             start = time.perf_counter()
             with on_device(block.module, plan.device):
+                reordered = _permute(plan, block, states, timings)
                 done = _prune_block(plan, block, states, masks, timings)
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):
                         states.propagate(block)
+            done = [replace(result, permuted=_shares(reordered.get(result.name))) for result in done]
+            moves += [move for found in reordered.values() for move in found.moves]
             for result in done:
                 events.emit("linear", **_facts(result))
             events.emit("block", **_block_facts(plan, block, done, time.perf_counter() - start))
             results += done
     _warn_of_steps(results, events)
-    return results, masks
+    return results, masks, moves
+
+
+def _warn_of_refused(plan: Plan, events: Events) -> None:
+    if plan.folds is not None and plan.folds.refused:
+        events.warn(
+            "linears keep the order of their columns that might have had another: "
+            + ", ".join(f"{reason} ({count})" for reason, count in plan.folds.refused.items())
+        )
 
 
 def _warn_of_coverage(blocks: Sequence[Block], events: Events) -> None:
@@ -233,6 +250,36 @@ def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear,
             walked.propagate(block, collector)
         found |= {linear: collector.statistics(linear) for linear in block.linears}
     return found
+
+
+def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict[str, Reordered]:
+    """Reorder columns of the block's linears by the scores that they have now; what came of it, by name."""
+    if plan.folds is None:
+        return {}
+    assert plan.budgets is not None
+    recipe, score = plan.recipe, SCORES.get(plan.recipe.score)
+    folds = {linear: fold for linear in block.linears if (fold := plan.folds.of.get(linear)) is not None}
+    collector = _collector(plan, list(folds), score.needs, timings)
+    if score.needs and folds:
+        with timings.phase("forward"):
+            states.twin().collect(block, collector)
+    found: dict[str, Reordered] = {}
+    for linear, fold in folds.items():
+        weight, keep = linear.module.weight.data, plan.budgets[linear].pattern
+        statistics = collector.statistics(linear) if score.needs else LinearStatistics()
+        assert keep is not None
+        try:
+            with timings.phase("permute"), full_float32(plan.device):
+                importance = score.function(ScoreRequest(weight, statistics, recipe))
+                if (reordered := reorder(block, fold, weight, importance, keep)) is not None:
+                    found[linear.name] = reordered
+        except ValueError as error:
+            raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
+    return found
+
+
+def _shares(reordered: Reordered | None) -> tuple[float, float] | None:
+    return None if reordered is None else (reordered.before, reordered.after)
 
 
 def _prune_block(

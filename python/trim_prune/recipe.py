@@ -87,6 +87,9 @@ class Recipe(Strict):
     pattern: Annotated[InstanceOf[Pattern], BeforeValidator(_pattern), PlainSerializer(str)] | None = None
     """Keep n of every m consecutive columns: "keep 2 of 4", whose sparsity need not be said; or "of 8", where the layer
     budget says how many. Takes the place of a row budget."""
+    permute: bool = Field(default=False, strict=True)
+    """Whether columns of linears are reordered, so that the groups of the pattern keep more, where the linears before
+    can be reordered with them and the model stays the same function."""
     samples: Whole = Field(default=128, ge=1)
     seqlen: Whole | None = Field(default=None, ge=2)
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
@@ -151,6 +154,11 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _fits_pattern(self) -> Recipe:
         if self.pattern is None:
+            if self.permute:
+                raise TrimPruneError(
+                    "permute is given, and there are no groups to order columns for",
+                    fix="give a pattern: keep 2 of 4, or remove permute",
+                )
             return self
         if self.pattern.keep is not None and not math.isclose(self.sparsity, self.pattern.sparsity):
             raise TrimPruneError(

@@ -18,6 +18,8 @@ class LinearResult:
     because they were so before and did not have to go: they count as kept, here and in the masks. Qualities are those
     of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
     order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
+    ``permuted``: the share of the scores that it keeps, before and after the columns were reordered; None if they were
+    not.
     """
 
     name: str
@@ -34,6 +36,7 @@ class LinearResult:
     seconds: float
     steps: tuple[str, ...] = ()
     pattern: str | None = None
+    permuted: tuple[float, float] | None = None
 
     @property
     def sparsity(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def describe_run(result: PruneResult, model: str, calibration: Calibration | Non
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result."""
-    packages = ("transformers", "safetensors", "tokenizers", "numpy")
+    packages = ["transformers", "safetensors", "tokenizers", "numpy", *(["scipy"] if find_spec("scipy") else [])]
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

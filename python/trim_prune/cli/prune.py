@@ -61,6 +61,14 @@ def prune(
         ),
     ] = None,
     of: Annotated[int | None, typer.Option(help="Columns of a group of an N:M pattern.", rich_help_panel=WHAT)] = None,
+    permute: Annotated[
+        bool | None,
+        typer.Option(
+            "--permute",
+            help="Order columns so that the groups of a pattern lose least, where the model stays exactly the same.",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
     correction: Annotated[
         float | None,
         typer.Option(
@@ -150,6 +158,7 @@ def prune(
         "rows": rows,
         "solver": solver,
         "pattern": _pattern(keep, of),
+        "permute": permute,
         "correction": correction,
         "samples": samples,
         "seqlen": seqlen,

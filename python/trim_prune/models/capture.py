@@ -38,6 +38,14 @@ class Call:
             output = block(hidden, *args[1:], **kwargs)
         return _hidden(output)
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> Call:
+        """The same arguments elsewhere; floating-point tensors, such as masks and rotary tables, in another type."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+        return Call(_map(moved, self.args), _map(moved, self.kwargs))
+
 
 @dataclass(frozen=True)
 class Captured:

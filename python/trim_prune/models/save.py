@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from trim_kernels import unpack_bits
 
 from ..errors import TrimPruneError
+from ..permutation import Move
 from ..results import LinearResult
 from .load import INDEX_FILE, SINGLE_FILE, LoadedModel
 
@@ -43,24 +44,29 @@ COPIED = (
 
 
 def write_model(
-    loaded: LoadedModel, masks: Mapping[str, Tensor], folder: Path, warn: Callable[[str], None]
+    loaded: LoadedModel,
+    masks: Mapping[str, Tensor],
+    moves: Sequence[Move],
+    folder: Path,
+    warn: Callable[[str], None],
 ) -> dict[str, int]:
     """Write weights, configuration and tokenizer; returns the kept weights that are zero, by weight name.
 
     From a folder: shard by shard, every tensor with its stored type; what was not pruned is copied from the
-    source, so that nothing is lost when the run computed in another type; beside the model, one shard at a time is
-    held in memory. Otherwise from memory.
+    source, so that nothing is lost when the run computed in another type, and moved as the run moved it; beside the
+    model, one shard at a time is held in memory. Otherwise from memory.
     """
     model, source = loaded.model, loaded.source.folder
     state = model.state_dict()
     stored = None
     if source is not None:
-        stored = _stored_names(source, getattr(model, "base_model_prefix", ""), masks)
+        changed = [*masks, *(move.parameter for move in moves)]
+        stored = _stored_names(source, getattr(model, "base_model_prefix", ""), changed)
         _copy_companions(source, folder)
     else:
         _save_companions(loaded, folder)
     if source is not None and stored is not None:
-        kept_zeros = _rewrite_shards(source, stored, state, masks, folder)
+        kept_zeros = _rewrite_shards(source, stored, state, masks, moves, folder)
     else:
         if source is not None:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
@@ -115,6 +121,7 @@ def _rewrite_shards(
     stored: Mapping[str, str],
     state: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
+    moves: Sequence[Move],
     folder: Path,
 ) -> dict[str, int]:
     pruned = {stored[name]: name for name in masks}
@@ -123,6 +130,10 @@ def _rewrite_shards(
         with safe_open(source / shard, "pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        for move in moves:
+            key = stored[move.parameter]
+            if key in tensors:
+                tensors[key] = move.of(tensors[key])
         for key in tensors.keys() & pruned.keys():
             name = pruned[key]
             kept = unpack_bits(masks[name], state[name].shape[1])
@@ -164,14 +175,14 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     return {shard: {n for n, s in weight_map.items() if s == shard} for shard in sorted(set(weight_map.values()))}
 
 
-def _stored_names(folder: Path, prefix: str, pruned: Iterable[str]) -> dict[str, str] | None:
-    """The name of each pruned weight in the source folder; None if the model was converted while loading.
+def _stored_names(folder: Path, prefix: str, parameters: Iterable[str]) -> dict[str, str] | None:
+    """The name of each of some parameters in the source folder; None if the model was converted while loading.
 
     Checkpoints of the bare model lack the prefix that the causal model gives its names.
     """
     known = set().union(*_shards(folder).values())
     names = {}
-    for name in pruned:
+    for name in parameters:
         candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
         found = next((candidate for candidate in candidates if candidate in known), None)
         if found is None:
