@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
+from .budgets.layers import LAYER_BUDGETS
 from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
 from .engine import make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
+from .layers_file import write_layers
 from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.save import verify, write_masks, write_model
@@ -90,8 +92,7 @@ def prune(
             with timings.phase("load"):
                 calibration = _calibrate(loaded, recipe, source)
         events.emit("phase", name="prune")
-        batches = calibration.batches(recipe.batch_size) if calibration else []
-        linears, masks, moves = walk(plan, batches, events, timings)
+        linears, masks, moves = walk(plan, calibration, events, timings, folder)
         result = PruneResult(
             model=loaded.model,
             recipe=recipe,
@@ -110,6 +111,7 @@ def prune(
                     kept_zeros = write_model(loaded, masks, moves, folder, events.warn)
                     write_masks(masks, linears, folder)
                     verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
+                write_layers(result, folder)
                 write_run(result, loaded.source.name, calibration, str(plan.device), folder)
         events.emit("finish", seconds=timings.seconds)
     return result
@@ -179,10 +181,12 @@ def _calibrate(loaded: LoadedModel, recipe: Recipe, text: Text) -> Calibration:
             expected=f"tokens_per_sequence at most {seqlen}",
             got=str(recipe.tokens_per_sequence),
         )
+    judging = LAYER_BUDGETS.get(recipe.layers).held_out
     return calibration_tokens(
         loaded.tokenizer,
         text,
         samples=recipe.samples,
         seqlen=seqlen,
         seed=recipe.seed,
+        held_out=judging(recipe, seqlen) if judging else 0,
     )

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -18,7 +19,9 @@ from trim_kernels.precision import full_float32
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
 from .calibration.statistics import Collector, LinearStatistics, Need
+from .calibration.tokens import Calibration
 from .correction import corrected
+from .dense import DenseModel
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Capture, Captured
@@ -76,18 +79,23 @@ def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
     return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
 
 
-def _divided(plan: Plan, statistics: Mapping[Linear, LinearStatistics], timings: Timings) -> Plan:
+def _divided(
+    plan: Plan, timings: Timings, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None = None
+) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics))
+        return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics, dense))
 
 
 def _budgets(
-    linears: Sequence[Linear], recipe: Recipe, statistics: Mapping[Linear, LinearStatistics]
+    linears: Sequence[Linear],
+    recipe: Recipe,
+    statistics: Mapping[Linear, LinearStatistics],
+    dense: DenseModel | None,
 ) -> dict[Linear, Budget]:
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
-    request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe)
+    request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe, dense)
     try:
         sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
         if recipe.pattern is not None:
@@ -148,25 +156,31 @@ def _refuse_not_finite(linears: Sequence[Linear]) -> None:
 
 @torch.no_grad()
 def walk(
-    plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings
+    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, folder: Path | None = None
 ) -> tuple[list[LinearResult], dict[str, Tensor], list[Move]]:
     """Prune the model in place, block by block; each block sees the outputs of the pruned ones before it.
 
-    ``batches``: token ids [sequences, tokens]; empty if nothing needs calibration. Returns the results per linear,
-    the packed masks per weight name, and which parameters were reordered before.
+    ``calibration``: None if nothing needs any. ``folder``: where a layer budget may leave files about what it did.
+    Returns the results per linear, the packed masks per weight name, and which parameters were reordered before.
     """
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
     moves: list[Move] = []
     _warn_of_coverage(plan.blocks, events)
     _warn_of_refused(plan, events)
-    measured = bool(LAYER_BUDGETS.get(plan.recipe.layers).needs)
-    if not measured:
-        plan = _divided(plan, {}, timings)
+    budget = LAYER_BUDGETS.get(plan.recipe.layers)
+    if not budget.needs_text:
+        plan = _divided(plan, timings, {})
     with evaluation_mode(plan.model):
-        states = _capture(plan, batches, events, timings)
-        if measured:
-            plan = _divided(plan, _measure_dense(plan, states, timings), timings)
+        capture, states = _capture(plan, calibration, events, timings)
+        if budget.needs_text:
+            assert capture is not None
+            assert calibration is not None
+            statistics = _measure_dense(plan, states, timings) if budget.needs else {}
+            dense = DenseModel(
+                capture, states.twin(), calibration, plan.recipe.batch_size, plan.device, events, timings, folder
+            )
+            plan = _divided(plan, timings, statistics, dense)
         for block in plan.blocks:
             start = time.perf_counter()
             with on_device(block.module, plan.device):
@@ -229,15 +243,19 @@ def sparsity_figures(plan: Plan, results: Sequence[LinearResult]) -> Sparsity:
     )
 
 
-def _capture(plan: Plan, batches: Sequence[Tensor], events: Events, timings: Timings) -> States:
+def _capture(
+    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings
+) -> tuple[Capture | None, States]:
     captured: list[Captured] = []
-    if batches:
+    capture = None
+    if calibration is not None:
+        batches = calibration.batches(plan.recipe.batch_size)
         with timings.phase("capture"):
             capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):
                 captured.append(capture(batch, captured[-1] if captured else None))
                 events.emit("calibration", batch=number, batches=len(batches))
-    return (PairedStates if "drift" in plan.recipe.needs else States)(captured, plan.device)
+    return capture, (PairedStates if "drift" in plan.recipe.needs else States)(captured, plan.device)
 
 
 def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear, LinearStatistics]:

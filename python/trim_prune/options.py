@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 LayerMetric = Literal[
     "cosine",
@@ -70,6 +71,44 @@ class DlpOptions(Strict):
     """Options of DLP layers. ``alpha``: half the range of the keep ratios."""
 
     alpha: Real = Field(default=0.15, ge=0, le=0.5)
+
+
+class MspOptions(Strict):
+    """Options of MSP layers.
+
+    ``unit``: what keeps one share, a block or each linear. ``sensitivity``: the Fisher trace of a unit, the same
+    weighted by the squared weights, or none: levels at random. ``scale``: how sensitivities become first levels, by
+    rank or by logarithm. ``sequences``: so many calibration sequences measure them. ``score``: what ranks the weights
+    in the search; None: the recipe's score, or wanda in place of obs, whose solver changes the weights that it ranks.
+
+    ``reach``: how many levels a unit may be from the mean, of a pattern or of ``step`` in sparsity without one.
+    ``fitness``: the divergence from the dense model's predictions, or perplexity. ``stages``: tokens that judge a
+    candidate; the better ones of each stage go on to the next. ``population``: candidates of the first generation;
+    ``offspring``: of each later one; ``parents``: the best so far, which have them. ``patience``: generations without
+    a better one before the search ends.
+    """
+
+    unit: Literal["block", "linear"] = "block"
+    sensitivity: Literal["fisher", "weighted", "none"] = "fisher"
+    scale: Literal["rank", "log"] = "rank"
+    sequences: Whole = Field(default=32, ge=1)
+    score: str | None = None
+    reach: Whole = Field(default=2, ge=1, le=32)
+    step: Real = Field(default=0.05, gt=0, le=0.5)
+    fitness: Literal["kl", "perplexity"] = "kl"
+    stages: tuple[Annotated[Whole, Field(ge=2)], ...] = Field(default=(2048, 8192), min_length=1)
+    population: Whole = Field(default=32, ge=1)
+    offspring: Whole = Field(default=24, ge=1)
+    parents: Whole = Field(default=8, ge=1)
+    generations: Whole = Field(default=30, ge=0)
+    patience: Whole = Field(default=8, ge=1)
+
+    @field_validator("stages")
+    @classmethod
+    def _grow(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= earlier for earlier, later in pairwise(value)):
+            raise ValueError("every stage judges by more tokens than the one before")
+        return value
 
 
 class TableRule(Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -30,6 +31,8 @@ class Lines:
         if event.kind == "phase":
             self._start = event.time
             self._print(data["name"])
+        elif event.kind == "search":
+            self._print(f"generation {data['generation']}/{data['generations']}  {_search_summary(data)}")
         elif event.kind == "block":
             done = data["block"] + 1
             left = (event.time - self._start) / done * (data["blocks"] - done)
@@ -67,6 +70,10 @@ class Bars:
             self._progress.console.print(f"[dim]{data['name']}[/dim]")
         elif event.kind == "calibration":
             self._update("capture", data["batch"], data["batches"], "")
+        elif event.kind == "sensitivity":
+            self._update("sensitivity", data["sequence"], data["sequences"], "")
+        elif event.kind == "search":
+            self._update("search", data["generation"], data["generations"], _search_summary(data))
         elif event.kind == "block":
             self._update("blocks", data["block"] + 1, data["blocks"], _summary(data))
         elif event.kind == "warning":
@@ -90,3 +97,7 @@ def _summary(data: dict[str, float | None]) -> str:
     if data["quality"] is None:
         return text
     return f"{text}  quality {data['baseline_quality']:.4f} -> {data['quality']:.4f}"
+
+
+def _search_summary(data: dict[str, Any]) -> str:
+    return f"{data['fitness']} {data['best']:.4f}, uniform {data['uniform']:.4f}  {data['seconds']:.1f} s"

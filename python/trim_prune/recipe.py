@@ -29,6 +29,7 @@ from .options import (
     AlphaPruningOptions,
     AlpsOptions,
     DlpOptions,
+    MspOptions,
     OptimalOptions,
     OwlOptions,
     Real,
@@ -49,6 +50,7 @@ GROUPS = {
     "owl": "layers",
     "alphapruning": "layers",
     "dlp": "layers",
+    "msp": "layers",
     "table": "layers",
     "ria": "score",
     "optimal": "rows",
@@ -110,6 +112,7 @@ class Recipe(Strict):
     owl: OwlOptions = OwlOptions()
     alphapruning: AlphaPruningOptions = AlphaPruningOptions()
     dlp: DlpOptions = DlpOptions()
+    msp: MspOptions = MspOptions()
     table: tuple[TableRule, ...] = ()
     ria: RiaOptions = RiaOptions()
     optimal: OptimalOptions = OptimalOptions()
@@ -190,11 +193,25 @@ class Recipe(Strict):
                 got=f"damping: {self.damping}",
                 fix="remove it: score, rows, solver and correction need no Gram matrix",
             )
+        if self.layers == "msp":
+            self._fits_msp()
         if self.layers == "table" and not self.table:
             raise TrimPruneError(
                 "layer budget 'table' has no rules", fix="table: [{match: '*.down_proj', sparsity: 0.6}]"
             )
         return self
+
+    def _fits_msp(self) -> None:
+        if self.msp.score is not None:
+            SCORES.get(self.msp.score)
+        most = None if self.pattern is None else 1 - 1 / self.pattern.of
+        if most is not None and self.sparsity > most:
+            raise TrimPruneError(
+                "the sparsity is out of reach of layer budget 'msp', which keeps a weight of every group",
+                expected=f"at most {most:g} with pattern: {self.pattern}",
+                got=str(self.sparsity),
+                fix="choose larger groups, or go without a pattern",
+            )
 
     @model_serializer(mode="wrap")
     def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -210,7 +227,7 @@ class Recipe(Strict):
     @property
     def needs_text(self) -> bool:
         """Whether anything has to be measured on calibration text."""
-        return bool(self.needs or LAYER_BUDGETS.get(self.layers).needs)
+        return bool(self.needs) or LAYER_BUDGETS.get(self.layers).needs_text
 
     @classmethod
     def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:

@@ -93,7 +93,7 @@ class Capture:
         """
 
         def passthrough(index: int) -> Callable[..., Any]:
-            return lambda *_, **__: _rewrap(self._outputs[index], hidden)
+            return lambda *_, **__: _rewrap(self._outputs[index], hidden.to(_device(self.model)))
 
         with _forwards(self.blocks, passthrough):
             output = self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import nn
 
 from ..errors import TrimPruneError
+from .discover import Block
 
 
 def choose_device(name: str) -> torch.device:
@@ -48,6 +50,21 @@ def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         module.to(home)
+
+
+@contextmanager
+def rest_on_device(model: nn.Module, blocks: Sequence[Block], device: torch.device) -> Iterator[None]:
+    """What of the model lies outside its blocks (embeddings, last norm, head) is on that device inside this context."""
+    inside = {id(tensor) for block in blocks for tensor in chain(block.module.parameters(), block.module.buffers())}
+    rest = [tensor for tensor in chain(model.parameters(), model.buffers()) if id(tensor) not in inside]
+    homes = [tensor.device for tensor in rest]
+    try:
+        for tensor in rest:
+            tensor.data = tensor.data.to(device)
+        yield
+    finally:
+        for tensor, home in zip(rest, homes, strict=True):
+            tensor.data = tensor.data.to(home)
 
 
 def context_length(model: nn.Module) -> int | None:

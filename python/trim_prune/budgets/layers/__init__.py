@@ -1,6 +1,6 @@
 """Layer budgets: how many weights of each linear go. One file each."""
 
-from . import alphapruning, dlp, owl, table, uniform
+from . import alphapruning, dlp, msp, owl, table, uniform
 from .base import LAYER_BUDGETS, LayerBudget, LayerRequest, register_layer_budget
 from .exact import exact_counts
 from .keep_counts import keep_counts, pattern_keeps
@@ -13,6 +13,7 @@ __all__ = [
     "dlp",
     "exact_counts",
     "keep_counts",
+    "msp",
     "owl",
     "pattern_keeps",
     "register_layer_budget",

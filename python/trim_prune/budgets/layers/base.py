@@ -11,6 +11,7 @@ from ...models.discover import Linear
 from ...registry import Registry
 
 if TYPE_CHECKING:
+    from ...dense import DenseModel
     from ...recipe import Recipe
 
 
@@ -20,6 +21,7 @@ class LayerRequest:
 
     ``prune_count``: that sparsity as an exact number of weights. ``limits``: the most weights that the row budget takes
     from each linear. ``statistics``: what was asked for by ``needs``, measured on the dense model; empty otherwise.
+    ``dense``: the dense model, for a budget that runs it; None otherwise.
     """
 
     linears: Sequence[Linear]
@@ -28,6 +30,7 @@ class LayerRequest:
     limits: Sequence[int]
     statistics: Mapping[Linear, LinearStatistics]
     recipe: Recipe
+    dense: DenseModel | None = None
 
     @property
     def blocks(self) -> dict[int, list[Linear]]:
@@ -39,28 +42,40 @@ class LayerRequest:
 
 
 LayerFunction = Callable[[LayerRequest], Sequence[float]]
+HeldOut = Callable[["Recipe", int], int]
 
 
 @dataclass(frozen=True)
 class LayerBudget:
-    """A registered layer budget: its function and the statistics it needs."""
+    """A registered layer budget: its function, the statistics it needs, and, if it runs the model, on what."""
 
     function: LayerFunction
     needs: frozenset[Need]
+    held_out: HeldOut | None
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether it has to see the model at work, on calibration text."""
+        return bool(self.needs) or self.held_out is not None
 
 
 LAYER_BUDGETS: Registry[LayerBudget] = Registry("layer budget")
 
 
-def register_layer_budget(name: str, *, needs: Iterable[Need] = ()) -> Callable[[LayerFunction], LayerFunction]:
+def register_layer_budget(
+    name: str, *, needs: Iterable[Need] = (), held_out: HeldOut | None = None
+) -> Callable[[LayerFunction], LayerFunction]:
     """Register ``function(request) -> sparsities`` under a name.
+
+    One that runs the model finds it in the request. ``held_out(recipe, seqlen)`` says how many sequences of that length
+    it wants beside those of calibration.
 
     It returns one sparsity per linear, in their order. They are shifted together and clamped, so that none leaves
     [0, what its row budget allows] and the whole meets the target to the weight: only their differences matter.
     """
 
     def add(function: LayerFunction) -> LayerFunction:
-        LAYER_BUDGETS.register(name, LayerBudget(function, frozenset(needs)))
+        LAYER_BUDGETS.register(name, LayerBudget(function, frozenset(needs), held_out))
         return function
 
     return add

@@ -1,0 +1,45 @@
+"""The model before anything is pruned, for layer budgets that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .calibration.tokens import Calibration
+from .events import Events
+from .models.capture import Capture
+from .models.discover import Block
+from .states import States
+from .timing import Timings
+
+
+@dataclass(frozen=True)
+class DenseModel:
+    """The model as it came, and the text to run it on.
+
+    ``states``: of the calibration sequences, at the first block. ``batch_size``: sequences in one forward. ``device``:
+    where blocks compute. ``folder``: where files about the run go; None if nothing is written.
+    """
+
+    capture: Capture
+    states: States
+    calibration: Calibration
+    batch_size: int
+    device: torch.device
+    events: Events
+    timings: Timings
+    folder: Path | None
+
+    @property
+    def module(self) -> nn.Module:
+        """The whole model."""
+        return self.capture.model
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Its blocks, in order."""
+        return self.capture.blocks

@@ -1,0 +1,244 @@
+"""Layers by MSP: from a recipe to a pruned model, and everything in between that can go wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny_models import make_model
+
+import trim_kernels
+from trim_prune import Recipe, TrimPruneError, prune
+from trim_prune.msp import search
+
+LAYERS = 6
+SHORT = {"stages": [16, 48], "population": 8, "offspring": 8, "parents": 4, "generations": 3, "sequences": 4}
+RECIPE = {"preset": "msp", "sparsity": 0.75, "samples": 4, "seqlen": 16, "msp": SHORT}
+
+
+@pytest.fixture
+def pruned(tokenizer, text):
+    """Prune a tiny model of six blocks; returns the result and the events."""
+
+    def run(options=None, *, out=None, listener=None, model=None):
+        events = []
+
+        def listen(event):
+            events.append(event)
+            if listener is not None:
+                listener(event)
+
+        model = model or make_model("llama", num_hidden_layers=LAYERS)
+        recipe = RECIPE | (options or {})
+        result = prune(model, recipe, [text], tokenizer=tokenizer, out=out, on_event=listen)
+        return result, events
+
+    return run
+
+
+def keeps(result):
+    """The pattern of each block, which all its linears share."""
+    of_blocks = [{linear.pattern for linear in result.linears if linear.block == block} for block in range(LAYERS)]
+    assert all(len(patterns) == 1 for patterns in of_blocks)
+    return [int(patterns.pop().split()[1]) for patterns in of_blocks]
+
+
+def searches(events):
+    return [event.data for event in events if event.kind == "search"]
+
+
+def test_blocks_keep_their_own_numbers_and_together_exactly_what_was_asked(pruned):
+    result, events = pruned()
+    kept = keeps(result)
+    assert sum(kept) == 2 * LAYERS
+    assert min(kept) >= 1
+    assert result.sparsity.pruned == round(0.75 * result.sparsity.prunable_weights)
+    told = searches(events)
+    assert [event["generation"] for event in told] == list(range(len(told)))
+    assert told[-1]["best"] <= told[-1]["uniform"]
+    assert len({event["uniform"] for event in told}) == 1
+    assert [e.data["sequence"] for e in events if e.kind == "sensitivity"] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unit": "linear"},
+        {"sensitivity": "weighted", "scale": "log"},
+        {"sensitivity": "none"},
+        {"fitness": "perplexity"},
+    ],
+)
+def test_every_way_to_search_stays_in_the_budget(pruned, changes):
+    result, events = pruned({"msp": SHORT | changes})
+    cost = sum(int(linear.pattern.split()[1]) * linear.shape[0] * linear.shape[1] for linear in result.linears)
+    assert cost <= 2 * result.sparsity.prunable_weights
+    assert bool([e for e in events if e.kind == "sensitivity"]) == (changes.get("sensitivity") != "none")
+    assert searches(events)[0]["fitness"] == changes.get("fitness", "kl")
+
+
+@pytest.mark.parametrize("rows", ["uniform", "trim", "optimal", "whole"])
+def test_without_a_pattern_it_searches_sparsities_for_any_row_budget(pruned, rows):
+    recipe = {"preset": None, "sparsity": 0.6, "score": "wanda", "layers": "msp", "rows": rows}
+    result, events = pruned(recipe | {"msp": SHORT | {"step": 0.1, "reach": 2}})
+    assert result.sparsity.pruned == round(0.6 * result.sparsity.prunable_weights)
+    shares = {round(linear.sparsity, 2) for linear in result.linears}
+    assert shares <= {0.4, 0.5, 0.6, 0.7, 0.8}
+    assert searches(events)
+
+
+@pytest.mark.parametrize("solver", ["sparsegpt", "mask"])
+def test_the_search_is_the_same_whatever_prunes_afterwards(pruned, solver):
+    first, _ = pruned()
+    other, events = pruned({"score": "obs", "solver": solver, "samples": 4, "correction": 0.5})
+    assert keeps(other) == keeps(first)
+    assert searches(events) == []
+
+
+def test_the_layers_are_written_as_a_recipe_that_prunes_so_again(pruned, tokenizer, text, tmp_path):
+    result, _ = pruned(out=tmp_path / "out")
+    recipe = Recipe.load(tmp_path / "out" / "layers.yaml", {"score": "magnitude", "solver": "mask"})
+    again = prune(make_model("llama", num_hidden_layers=LAYERS), recipe, tokenizer=tokenizer)
+    assert keeps(again) == keeps(result)
+    assert again.sparsity.pruned == result.sparsity.pruned
+    assert len(recipe.table) == LAYERS
+
+
+@pytest.mark.parametrize(("width", "rows"), [(48, "uniform"), (44, None)])
+def test_layers_are_written_for_every_layer_budget(tokenizer, text, tmp_path, width, rows):
+    """44 columns leave a shorter group of each row."""
+    model = make_model("llama", num_hidden_layers=3, intermediate_size=width)
+    base = {"sparsity": 0.6, "score": "wanda", "layers": "owl", "samples": 4, "seqlen": 16}
+    result = prune(
+        model,
+        base | ({"pattern": "of 8"} if rows is None else {"rows": rows}),
+        [text],
+        tokenizer=tokenizer,
+        out=tmp_path / "out",
+    )
+    rest = {} if rows is None else {"rows": rows}
+    recipe = Recipe.load(tmp_path / "out" / "layers.yaml", {"score": "magnitude"} | rest)
+    again = prune(make_model("llama", num_hidden_layers=3, intermediate_size=width), recipe, tokenizer=tokenizer)
+    assert [linear.prune_count for linear in again.linears] == [linear.prune_count for linear in result.linears]
+
+
+def test_the_search_is_told_in_a_file_and_a_plot(pruned, tmp_path):
+    _, events = pruned(out=tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / search.JOURNAL_FILE).read_text().splitlines()]
+    assert [line["generation"] for line in lines if "generation" in line] == list(range(len(searches(events))))
+    best = min(c["losses"][1] for line in lines for c in line.get("candidates", []) if len(c["losses"]) == 2)
+    assert best == searches(events)[-1]["best"]
+    assert "<svg" in (tmp_path / "out" / search.PLOT_FILE).read_text()
+
+
+def test_without_matplotlib_the_plot_is_missing_and_nothing_else(pruned, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "find_spec", lambda name: None)
+    result, _ = pruned(out=tmp_path / "out")
+    assert (tmp_path / "out" / search.JOURNAL_FILE).is_file()
+    assert not (tmp_path / "out" / search.PLOT_FILE).exists()
+    assert any("trim-kernels[plot]" in warning for warning in result.warnings)
+
+
+class InterruptionError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("kind", "number"), [("sensitivity", 2), ("search", 0), ("search", 2)])
+def test_an_interrupted_search_goes_on_where_it_stopped(pruned, cache_folder, monkeypatch, tmp_path, kind, number):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    whole, told = pruned()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def interrupt(event):
+        if event.kind == kind and event.data.get("sequence", event.data.get("generation")) == number:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        pruned(listener=interrupt)
+    (journal,) = cache_folder.glob("msp-*.jsonl")
+    with journal.open("a") as file:
+        file.write('{"generation": 99, "candid')
+    again, rest = pruned()
+    assert keeps(again) == keeps(whole)
+    done = number + 1 if kind == "search" else 0
+
+    def facts(events):
+        return [{key: value for key, value in data.items() if key != "seconds"} for data in searches(events)]
+
+    assert facts(rest) == facts(told)[done:]
+    measured = [event.data["sequence"] for event in rest if event.kind == "sensitivity"]
+    assert measured == ([3, 4] if kind == "sensitivity" else [])
+
+
+def test_a_finished_search_is_not_run_again_unless_something_differs(pruned):
+    first, _ = pruned()
+    again, events = pruned()
+    assert keeps(again) == keeps(first)
+    assert searches(events) == []
+    for changes in ({"seed": 1}, {"sparsity": 0.7}, {"msp": SHORT | {"reach": 1}}, {"score": "magnitude"}):
+        assert searches(pruned(changes)[1]), changes
+    other = make_model("llama", num_hidden_layers=LAYERS, seed=1)
+    assert searches(pruned(model=other)[1])
+
+
+def test_without_a_cache_folder_the_search_runs_and_warns(pruned, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    result, events = pruned()
+    assert searches(events)
+    assert any("has to begin anew" in warning for warning in result.warnings)
+
+
+def test_two_processes_do_not_write_one_journal(tmp_path):
+    from trim_prune.msp.journal import Journal
+
+    first = Journal("0" * 64)
+    second = Journal("0" * 64)
+    assert first.problem is None
+    assert second.problem is not None
+    first.close()
+    third = Journal("0" * 64)
+    assert third.problem is None
+    third.close()
+
+
+def test_the_ranks_of_a_pattern_with_a_shorter_group_are_its_masks():
+    from trim_prune.calibration.statistics import LinearStatistics
+    from trim_prune.models.discover import Linear
+    from trim_prune.msp.levels import Scale, rank_linear
+
+    torch.manual_seed(0)
+    module = torch.nn.Linear(21, 7)
+    recipe = Recipe.build({"sparsity": 0.75, "score": "magnitude", "layers": "msp", "pattern": "of 8"})
+    rank = rank_linear(recipe, Scale((0.5,)), Linear("linear", 0, module), LinearStatistics())
+    for keep in range(9):
+        assert torch.equal(rank < keep, trim_kernels.nm_mask(module.weight.data, keep, 8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsity": 0.9}, "out of reach of layer budget 'msp'(.|\n)*at most 0.875"),
+        ({"pattern": "of 32", "sparsity": 0.75}, "narrower than a group"),
+        ({"msp": {"unit": "head"}}, "msp.unit"),
+        ({"msp": {"score": "wandas"}}, "unknown score 'wandas'(.|\n)*wanda"),
+        ({"msp": {"stages": [64, 64]}}, "more tokens than the one before"),
+        ({"msp": {"stages": [100_000]}}, "too little calibration text(.|\n)*to judge a search by"),
+        ({"layers": "owl"}, "the options of msp are given, and nothing reads them"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(tokenizer, text, changes, message):
+    model = make_model("llama", hidden_size=24, intermediate_size=48)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    events = []
+    with pytest.raises(TrimPruneError, match=message):
+        prune(model, RECIPE | changes, [text], tokenizer=tokenizer, on_event=events.append)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert not [event for event in events if event.kind in {"calibration", "sensitivity", "search"}]
+
+
+def test_every_family_can_be_searched(family, tokenizer, text):
+    recipe = RECIPE | {"msp": SHORT | {"generations": 1}}
+    result = prune(make_model(family), recipe, [text], tokenizer=tokenizer)
+    assert result.sparsity.pruned == round(0.75 * result.sparsity.prunable_weights)
