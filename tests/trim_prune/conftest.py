@@ -23,6 +23,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(monkeypatch, tmp_path):
+    """What is kept between runs is kept within a test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "trim-prune"
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return request.param

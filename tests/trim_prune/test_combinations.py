@@ -24,6 +24,7 @@ OPTIONS = {
     "trim": [{"iterations": 2}],
     "table": [({"match": "*.down_proj", "sparsity": 0.4}, {"match": "*.q_proj", "sparsity": 0.7})],
     "sparsegpt": [{"mask": "fixed"}, {"mask": "inside", "refine": 2}, {"mask": "blocks"}],
+    "msp": [{"stages": [16], "population": 4, "offspring": 2, "generations": 1, "step": 0.1}],
     "swaps": [{"rounds": 3}],
     "alps": [{"iterations": 10}, {"support": "score"}],
 }

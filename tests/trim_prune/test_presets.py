@@ -22,6 +22,7 @@ EXPECTED = {
         "sparsegpt": {"mask": "blocks", "refine": 0},
     },
     "best": {"solver": "sparsegpt"},
+    "msp": {"score": "wanda", "layers": "msp", "solver": "mask", "pattern": "of 8"},
 }
 
 
@@ -56,8 +57,10 @@ def test_it_gives_what_it_says(name):
 @pytest.mark.parametrize("name", presets.names())
 def test_it_prunes_to_the_weight_and_its_run_file_builds_it_again(name, tokenizer, text, tmp_path):
     model, out = make_model("llama"), tmp_path / "out"
-    result = prune(model, {"sparsity": 0.6, "preset": name, **TINY}, [text], tokenizer=tokenizer, out=out)
-    assert result.sparsity.pruned == round(0.6 * result.sparsity.prunable_weights)
+    quick = {"msp": {"stages": [16], "generations": 1}} if name == "msp" else {}
+    recipe = {"sparsity": 0.625, "preset": name, **TINY, **quick}
+    result = prune(model, recipe, [text], tokenizer=tokenizer, out=out)
+    assert result.sparsity.pruned == round(0.625 * result.sparsity.prunable_weights)
     assert sum(zeros(linear.weight) for linear in linears_of(model, "llama").values()) == result.sparsity.pruned
     run = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert run["recipe"]["preset"] == name
@@ -131,7 +134,7 @@ def test_another_preset_than_in_the_file_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "bset", "Best", "best.yaml", "../presets/best", "sparsgpt"])
 def test_an_unknown_preset_names_the_known_ones(name):
-    with pytest.raises(TrimPruneError, match=r"unknown preset(.|\n)*one of best, sparsegpt, trim, wanda"):
+    with pytest.raises(TrimPruneError, match=r"unknown preset(.|\n)*one of best, msp, sparsegpt, trim, wanda"):
         Recipe.build({"sparsity": 0.5, "preset": name})
 
 

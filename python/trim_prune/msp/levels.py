@@ -45,7 +45,8 @@ def make_space(request: LayerRequest, units: Sequence[Sequence[Linear]]) -> tupl
     if pattern is not None:
         mean = pattern.of * (1 - sparsity)
         low, high = max(1, math.ceil(mean - options.reach)), min(pattern.of, math.floor(mean + options.reach))
-        budget = pattern.of * (sum(costs) - request.prune_count)
+        # Half a weight more, since the count is a rounded number.
+        budget = pattern.of * (sum(costs) - request.prune_count) + pattern.of // 2
         scale = Scale(tuple(1 - level / pattern.of for level in range(1, high + 1)))
         return Space(costs, low, high, budget), scale
     most = min(limit / linear.size for limit, linear in zip(request.limits, request.linears, strict=True))

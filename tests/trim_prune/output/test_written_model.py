@@ -18,7 +18,7 @@ from trim_kernels import unpack_bits
 from trim_prune import prune
 
 BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16}
-OURS = ("masks.safetensors", "run.json", "events.jsonl")
+OURS = ("masks.safetensors", "run.json", "layers.yaml", "events.jsonl")
 
 
 def stored(folder):

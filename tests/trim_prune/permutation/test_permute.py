@@ -28,7 +28,7 @@ def moves_of(model, recipe, tokenizer, text):
     """Prune a model in place; what was moved in it before."""
     recipe = Recipe.build(recipe)
     calibration = calibration_tokens(tokenizer, open_text([text]), samples=4, seqlen=16, seed=0)
-    return walk(make_plan(model, recipe), calibration.batches(recipe.batch_size), Events(), Timings())[2]
+    return walk(make_plan(model, recipe), calibration, Events(), Timings())[2]
 
 
 CHOICES = {

@@ -17,15 +17,14 @@ def pattern_keeps(sparsities: Sequence[float], linears: Sequence[Linear], of: in
     sizes = dict.fromkeys(units, 0)
     for unit, linear in zip(units, linears, strict=True):
         sizes[unit] += linear.size
-    counts = keep_counts([sparsity for _, sparsity in sizes], list(sizes.values()), of, total)
+    # ``total`` is a rounded number: counts that meet what it was rounded from are within the budget.
+    counts = keep_counts([sparsity for _, sparsity in sizes], list(sizes.values()), of, total - 0.5)
     keeps = dict(zip(sizes, counts, strict=True))
     return [Keep(keeps[unit], of) for unit in units]
 
 
-def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, total: int) -> list[int]:
+def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, total: float) -> list[int]:
     """Integers k_u from 0 to ``of`` with sum of size_u * k_u <= of * (weights - total), as close as greedily possible.
-
-    Half a weight above counts as equal, since ``total`` is a rounded number.
 
     Every unit gets the whole part of of * (1 - sparsity). What the budget then allows goes to the largest remainders,
     one each, round after round; if the whole parts exceed the budget, the smallest remainders give first. The earlier
@@ -39,10 +38,9 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
     counts = [math.floor(wish) for wish in wanted]
     order = sorted(range(len(sizes)), key=lambda unit: (counts[unit] - wanted[unit], unit))
     left = of * (sum(sizes) - total) - sum(size * count for size, count in zip(sizes, counts, strict=True))
-    # ``total`` is a rounded number: counts that meet what it was rounded from are not over.
-    while left < -of / 2:
+    while left < 0:
         for unit in reversed(order):
-            if left < -of / 2 and counts[unit] > 0:
+            if left < 0 and counts[unit] > 0:
                 counts[unit] -= 1
                 left += sizes[unit]
     while fitting := [unit for unit in order if counts[unit] < of and sizes[unit] <= left]:
