@@ -87,6 +87,23 @@ def _divided(
         return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics, dense))
 
 
+def _divided_by_text(
+    plan: Plan,
+    states: States,
+    capture: Capture,
+    calibration: Calibration,
+    events: Events,
+    timings: Timings,
+    folder: Path | None,
+) -> Plan:
+    """As :func:`_divided`, by a layer budget that sees the dense model at work."""
+    needs = LAYER_BUDGETS.get(plan.recipe.layers).needs
+    statistics = _measure_dense(plan, states, timings) if needs else {}
+    batch_size = plan.recipe.batch_size
+    dense = DenseModel(capture, states.twin(), calibration, batch_size, plan.device, events, timings, folder)
+    return _divided(plan, timings, statistics, dense)
+
+
 def _budgets(
     linears: Sequence[Linear],
     recipe: Recipe,
@@ -176,11 +193,8 @@ def walk(
         if budget.needs_text:
             assert capture is not None
             assert calibration is not None
-            statistics = _measure_dense(plan, states, timings) if budget.needs else {}
-            dense = DenseModel(
-                capture, states.twin(), calibration, plan.recipe.batch_size, plan.device, events, timings, folder
-            )
-            plan = _divided(plan, timings, statistics, dense)
+            # In a call of its own: what the dense model's states take is free again before anything is pruned.
+            plan = _divided_by_text(plan, states, capture, calibration, events, timings, folder)
         for block in plan.blocks:
             start = time.perf_counter()
             with on_device(block.module, plan.device):
