@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ..dense import DenseModel
+from ..models.capture import Captured
 from ..models.device import on_device
 from ..models.discover import Block, Linear
 from ..states import States
@@ -59,7 +60,9 @@ class Fitness:
     ) -> None:
         self.dense, self.ranks, self.kl = dense, ranks, kl
         self._unit = {linear: number for number, unit in enumerate(units) for linear in unit}
-        self._stages = [self._stage(ids) for ids in _parts(dense.calibration.held_out, stages)]
+        held_out = dense.calibration.held_out
+        ends = _ends(stages, held_out.shape[1])
+        self._stages = [self._stage(held_out[first:last]) for first, last in pairwise(ends)]
         self._sums: list[dict[Levels, float]] = [{} for _ in self._stages]
         self._dense = [self._unpruned(stage.states) for stage in self._stages] if kl else []
         self.block_runs = 0
@@ -84,7 +87,9 @@ class Fitness:
 
     def _stage(self, token_ids: Tensor) -> Stage:
         batches = list(torch.split(token_ids, self.dense.batch_size))
-        captured = [self.dense.capture(batch) for batch in batches]
+        captured: list[Captured] = []
+        for batch in batches:
+            captured.append(self.dense.capture(batch, captured[-1] if captured else None))
         return Stage(batches, States(captured, self.dense.device), {})
 
     def _path(self, levels: Levels) -> Path:
@@ -106,12 +111,12 @@ class Fitness:
         for depth, block in enumerate(blocks, start=1):
             wanted = {path[:depth] for path, known in zip(paths, reached, strict=True) if known < depth}
             after: dict[Path, list[Tensor]] = {}
-            with on_device(block.module, self.dense.device):
+            with on_device(block.module, self.dense.device), _restored(block) as dense:
                 for levels, prefixes in _by_last(wanted).items():
-                    with self._masked(block, levels):
-                        for prefix in prefixes:
-                            hidden = before.get(prefix[:-1]) or stage.kept[prefix[:-1]]
-                            after[prefix] = self._block(block, stage, hidden)
+                    self._mask(dense, levels)
+                    for prefix in prefixes:
+                        hidden = before.get(prefix[:-1]) or stage.kept[prefix[:-1]]
+                        after[prefix] = self._block(block, stage, hidden)
             if depth % stride == 0 or depth == len(blocks):
                 stage.kept.update(after)
             before = after
@@ -124,17 +129,10 @@ class Fitness:
         states.propagate(block)
         return states.hidden
 
-    @contextmanager
-    def _masked(self, block: Block, levels: tuple[int, ...]) -> Iterator[None]:
-        weights = [linear.module.weight.data for linear in block.linears]
-        saved = [weight.clone() for weight in weights]
-        try:
-            for linear, weight, level in zip(block.linears, weights, levels, strict=True):
-                weight.masked_fill_(self.ranks[linear].to(weight.device) >= level, 0)
-            yield
-        finally:
-            for weight, copy in zip(weights, saved, strict=True):
-                weight.copy_(copy)
+    def _mask(self, dense: Mapping[Linear, Tensor], levels: tuple[int, ...]) -> None:
+        for (linear, weight), level in zip(dense.items(), levels, strict=True):
+            pruned = self.ranks[linear].to(weight.device) >= level
+            linear.module.weight.data.copy_(weight).masked_fill_(pruned, 0)
 
     def _stride(self, candidates: int, stage: Stage) -> int:
         """Outputs are kept of every so many blocks."""
@@ -158,20 +156,28 @@ class Fitness:
         return functional.log_softmax(self.dense.capture.logits(token_ids, hidden)[0].float(), dim=-1)
 
 
-def _parts(token_ids: Tensor, stages: Sequence[int]) -> list[Tensor]:
-    """The sequences that each stage adds: whole ones, at least one more than the stage before."""
-    ends: list[int] = []
-    for tokens in stages:
-        ends.append(max(math.ceil(tokens / token_ids.shape[1]), ends[-1] + 1 if ends else 1))
-    return [token_ids[first:last] for first, last in zip([0, *ends], ends, strict=False)]
-
-
 def sequences_wanted(stages: Sequence[int], seqlen: int) -> int:
     """How many held-out sequences the stages need."""
-    wanted = 0
+    return _ends(stages, seqlen)[-1]
+
+
+def _ends(stages: Sequence[int], seqlen: int) -> list[int]:
+    """So many sequences has each stage, with those before it: whole ones, at least one more than the stage before."""
+    ends = [0]
     for tokens in stages:
-        wanted = max(math.ceil(tokens / seqlen), wanted + 1)
-    return wanted
+        ends.append(max(math.ceil(tokens / seqlen), ends[-1] + 1))
+    return ends
+
+
+@contextmanager
+def _restored(block: Block) -> Iterator[dict[Linear, Tensor]]:
+    """Copies of the weights of a block, which has them again afterwards."""
+    dense = {linear: linear.module.weight.data.clone() for linear in block.linears}
+    try:
+        yield dense
+    finally:
+        for linear, weight in dense.items():
+            linear.module.weight.data.copy_(weight)
 
 
 def _depth(path: Path, kept: Mapping[Path, list[Tensor]]) -> int:

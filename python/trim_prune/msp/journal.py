@@ -9,10 +9,9 @@ import math
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 from torch import nn
 
-from ..cache import cache_file
+from ..cache import add_tensor, cache_file
 from ..events import to_json
 from .evolution import Candidate, Generation
 from .fisher import FisherSums
@@ -22,9 +21,8 @@ def subject_digest(model: nn.Module, *facts: Any) -> str:
     """One string for a search: the bytes of the model's parameters, and what else decides what it finds."""
     digest = hashlib.sha256(to_json(facts).encode())
     for name, parameter in model.named_parameters():
-        tensor = parameter.detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.view(torch.uint8).numpy().data)
+        digest.update(f"{name} ".encode())
+        add_tensor(digest, parameter)
     return digest.hexdigest()
 
 

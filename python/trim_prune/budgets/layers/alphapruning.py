@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...cache import extend_cache, read_cache
+from ...cache import add_tensor, extend_cache, read_cache
 from ...models.device import choose_device
 from ...models.discover import Linear
 from .base import LayerRequest, register_layer_budget
@@ -66,10 +66,8 @@ def _exponent(linear: Linear, device: torch.device) -> float | None:
 
 
 def _digest(linear: Linear) -> str:
-    weight = linear.module.weight.detach().cpu().contiguous()
-    head = f"{VERSION} {weight.dtype} {tuple(weight.shape)} "
-    digest = hashlib.sha256(head.encode())
-    digest.update(weight.view(torch.uint8).numpy().data)
+    digest = hashlib.sha256(f"{VERSION} ".encode())
+    add_tensor(digest, linear.module.weight)
     return digest.hexdigest()
 
 
