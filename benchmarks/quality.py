@@ -7,7 +7,6 @@ recipe, is not measured again, so that a long grid may be stopped and gone on wi
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,12 +18,12 @@ from rich.console import Console
 
 import benchmarks.row_variants  # noqa: F401  (registers them)
 from benchmarks.about import about
+from benchmarks.quality_file import Protocol, QualityFile, split
 from benchmarks.quality_report import plot, table
 from benchmarks.result_file import FOLDER, slug
 from trim_prune import Recipe, load_model, perplexity, prune
-from trim_prune.calibration.text import Text, open_text
 from trim_prune.cli.quiet import quiet_libraries
-from trim_prune.demo import find_model, split_topics
+from trim_prune.demo import find_model
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "magnitude": {"score": "magnitude", "rows": "uniform"},
@@ -42,8 +41,6 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "ALPS": {"score": "obs", "rows": "whole", "solver": "alps"},
     "best": {"preset": "best"},
 }
-CALIBRATION_SHARE = 0.6
-"""Of the characters of the text: the windows that judge come from the rest."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +58,6 @@ class Row:
     seconds: float
     steps: dict[str, int]
     commit: str
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What all rows of a file have in common; rows of unlike protocols cannot be compared."""
-
-    model: str
-    text: str
-    dtype: str
-    seqlen: int
-    windows: int
-    window: int
 
 
 def main(
@@ -105,18 +90,18 @@ def main(
     quiet_libraries()
     console = Console(width=140)
     source = model or find_model()
-    calibration, held_out = split_topics() if text is None else split(text)
+    calibration, held_out = split(text)
     name = source.name.removesuffix(".gguf")
     protocol = Protocol(name, held_out.name, dtype, seqlen, windows, window)
     path = out or FOLDER / f"quality-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
-    file = _File(path, machine, protocol)
+    file = QualityFile(path, machine, protocol)
     loaded = load_model(source, dtype=dtype)
     dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 
     def judge() -> float:
         return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity
 
-    file.dense(judge())
+    file.put("dense_perplexity", judge())
     for method, recipe in wanted:
         if file.has(method, recipe):
             continue
@@ -139,7 +124,7 @@ def main(
             steps={step: steps.count(step) for step in sorted(set(steps))},
             commit=str(machine["commit"]),
         )
-        file.add(row)
+        file.add(asdict(row))
         told = f"{method}, {recipe.sparsity:.0%}, {recipe.samples} x {seqlen}: {found:.2f} ({seconds:.0f} s)"
         console.print(told, highlight=False)
     console.print(table(file.content))
@@ -165,47 +150,6 @@ def _named(text: str) -> tuple[str, dict[str, Any]]:
     if not name or not isinstance(values, dict):
         raise SystemExit(f'--also: expected NAME={{"score": "wanda", ...}}, got {text!r}')
     return name, values
-
-
-class _File:
-    """The rows so far, whole after each of them."""
-
-    def __init__(self, path: Path, machine: Mapping[str, Any], protocol: Protocol) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"machine": machine, "protocol": asdict(protocol), "rows": []}
-        if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if earlier["protocol"] != asdict(protocol):
-                raise SystemExit(f"{path} holds rows of another protocol, {earlier['protocol']}: give another --out")
-            self.content["rows"] = earlier["rows"]
-
-    def dense(self, perplexity: float) -> None:
-        self.content["dense_perplexity"] = perplexity
-
-    def has(self, method: str, recipe: Recipe) -> bool:
-        return any((row["method"], Recipe.build(row["recipe"])) == (method, recipe) for row in self._rows)
-
-    def add(self, row: Row) -> None:
-        self._rows.append(asdict(row))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        new.replace(self.path)
-
-    @property
-    def _rows(self) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = self.content["rows"]
-        return rows
-
-
-def split(file: Path) -> tuple[list[str], Text]:
-    """The text in two, cut between words: what calibrates, and what judges."""
-    text = "\n".join(open_text(file).documents)
-    cut = re.compile(r"\s").search(text, int(CALIBRATION_SHARE * len(text)))
-    if cut is None:
-        raise SystemExit(f"{file}: too little text to judge by")
-    at = cut.end()
-    return [text[:at]], Text(f"{file.name}, the last {1 - CALIBRATION_SHARE:.0%}", [text[at:]])
 
 
 if __name__ == "__main__":

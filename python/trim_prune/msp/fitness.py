@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 
 import torch
@@ -17,6 +18,7 @@ from ..models.capture import Captured
 from ..models.device import on_device
 from ..models.discover import Block, Linear
 from ..states import States
+from ..tiles import row_tiles
 from .space import Levels
 
 CACHE_BYTES = 2 << 30
@@ -146,14 +148,49 @@ class Fitness:
             for row, start in product(range(ids.shape[0]), range(0, ids.shape[1] - 1, POSITIONS_AT_ONCE)):
                 # The last token of a sequence predicts nothing that is known.
                 place = slice(row, row + 1), slice(start, min(start + POSITIONS_AT_ONCE, ids.shape[1] - 1))
-                targets = ids[row, place[1].start + 1 : place[1].stop + 1]
-                wanted = self._log_probabilities(ids[place], self._dense[stage][number][place]) if self.kl else None
+                judge: Callable[[Tensor], float]
+                if self.kl:
+                    judge = _Divergence(self._logits(ids[place], self._dense[stage][number][place]))
+                else:
+                    judge = partial(_surprise, ids[row, place[1].start + 1 : place[1].stop + 1])
                 for candidate, final in enumerate(finals):
-                    sums[candidate] += _loss(self._log_probabilities(ids[place], final[number][place]), targets, wanted)
+                    sums[candidate] += judge(self._logits(ids[place], final[number][place]))
         return sums
 
-    def _log_probabilities(self, token_ids: Tensor, hidden: Tensor) -> Tensor:
-        return functional.log_softmax(self.dense.capture.logits(token_ids, hidden)[0].float(), dim=-1)
+    def _logits(self, token_ids: Tensor, hidden: Tensor) -> Tensor:
+        return self.dense.capture.logits(token_ids, hidden)[0]
+
+
+class _Divergence:
+    """KL(dense || found) = sum p log p - sum p log q over the vocabulary, summed over positions.
+
+    The probabilities p are those of the dense logits [positions, vocabulary].
+    """
+
+    def __init__(self, dense: Tensor) -> None:
+        self.dense = torch.empty(dense.shape, dtype=torch.float32, device=dense.device)
+        for rows in row_tiles(dense):
+            torch.softmax(dense[rows].float(), dim=-1, out=self.dense[rows])
+        self.own = self._cross(dense)
+
+    def __call__(self, logits: Tensor) -> float:
+        return float(self._cross(logits) - self.own)
+
+    def _cross(self, logits: Tensor) -> Tensor:
+        """The cross entropy of the dense model's predictions and these."""
+        total = torch.zeros((), dtype=torch.float64, device=logits.device)
+        for rows in row_tiles(logits):
+            found = logits[rows].float().log_softmax(dim=-1)
+            total -= torch.linalg.vecdot(self.dense[rows], found).sum(dtype=torch.float64)
+        return total
+
+
+def _surprise(targets: Tensor, logits: Tensor) -> float:
+    """The negative log-likelihood of the targets, summed over positions."""
+    targets, total = targets.to(logits.device), torch.zeros((), dtype=torch.float64, device=logits.device)
+    for rows in row_tiles(logits):
+        total += functional.cross_entropy(logits[rows].float(), targets[rows], reduction="sum")
+    return float(total)
 
 
 def sequences_wanted(stages: Sequence[int], seqlen: int) -> int:
@@ -189,10 +226,3 @@ def _by_last(prefixes: Iterable[Path]) -> dict[tuple[int, ...], list[Path]]:
     for prefix in sorted(prefixes):
         groups.setdefault(prefix[-1], []).append(prefix)
     return groups
-
-
-def _loss(found: Tensor, targets: Tensor, wanted: Tensor | None) -> float:
-    """The divergence KL(wanted || found) of log-probabilities, or the targets' negative log-likelihood; summed."""
-    if wanted is None:
-        return float(functional.nll_loss(found, targets.to(found.device), reduction="sum"))
-    return float(functional.kl_div(found, wanted, reduction="sum", log_target=True))

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,6 @@ from torch import nn
 from ..cache import add_tensor, cache_file
 from ..events import to_json
 from .evolution import Candidate, Generation
-from .fisher import FisherSums
 
 
 def subject_digest(model: nn.Module, *facts: Any) -> str:
@@ -27,37 +27,36 @@ def subject_digest(model: nn.Module, *facts: Any) -> str:
 
 
 class Journal:
-    """Lines of JSON: the sums of the sensitivities after every sequence, and every generation.
+    """Entries in lines of JSON, in a file of the user's cache folder that is named by what they are about.
 
-    Kept in the user's cache folder under the digest of what is searched. A line is written when its work is done; one
-    that a crash cut short does not count. Where no file can be had (no home, a full disk, another process at the same
-    search), everything works but going on later: ``problem`` says why.
+    An entry is written when its work is done; a line that a crash cut short does not count. Where no file can be had
+    (no home, a full disk, another process at the same search), everything works but going on later: ``problem`` says
+    why.
     """
 
-    def __init__(self, digest: str) -> None:
-        """Open the journal of a search, or begin it."""
-        self.fisher: FisherSums | None = None
-        self.generations: list[Generation] = []
-        self.lines: list[str] = []
+    def __init__(self, name: str) -> None:
+        """Open a journal, or begin it."""
+        self.entries: list[dict[str, Any]] = []
         self.problem: str | None = None
         self._file: IO[bytes] | None = None
         try:
-            self._file = _opened(cache_file(f"msp-{digest[:32]}.jsonl"))
+            self._file = _opened(cache_file(name))
         except (OSError, RuntimeError) as error:
             self.problem = str(error)
         else:
             self._read(self._file)
 
-    def add_fisher(self, sums: FisherSums) -> None:
-        """Note the sums over the sequences so far."""
-        self.fisher = sums
-        self._write({"fisher": vars(sums)})
-
-    def add_generation(self, generation: Generation, seconds: float) -> None:
-        """Note a generation that is judged."""
-        candidates = [{"levels": candidate.levels, "losses": candidate.losses} for candidate in generation]
-        self._write({"generation": len(self.generations), "seconds": seconds, "candidates": candidates})
-        self.generations.append(generation)
+    def add(self, entry: dict[str, Any]) -> None:
+        """Note what has been found."""
+        self.entries.append(entry)
+        if self._file is None:
+            return
+        try:
+            self._file.write(to_json(entry).encode() + b"\n")
+            self._file.flush()
+        except OSError as error:
+            self.problem = str(error)
+            self._file = None
 
     def close(self) -> None:
         """Close the file."""
@@ -68,25 +67,23 @@ class Journal:
         end = 0
         for line in file:
             try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+                self.entries.append(json.loads(line))
+            except ValueError:
                 break
-            self.lines.append(line.decode().rstrip("\n"))
             end += len(line)
         file.seek(end)
         file.truncate()
 
-    def _take(self, entry: dict[str, Any]) -> None:
-        if "fisher" in entry:
-            self.fisher = FisherSums(**entry["fisher"])
-        else:
-            self.generations.append(tuple(_candidate(candidate) for candidate in entry["candidates"]))
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        self.lines.append(to_json(entry))
-        if self._file is not None:
-            self._file.write(self.lines[-1].encode() + b"\n")
-            self._file.flush()
+def generation_entry(generation: Generation, number: int, seconds: float) -> dict[str, Any]:
+    """A generation that is judged, as an entry."""
+    candidates = [{"levels": candidate.levels, "losses": candidate.losses} for candidate in generation]
+    return {"generation": number, "seconds": seconds, "candidates": candidates}
+
+
+def generation_of(entry: Mapping[str, Any]) -> Generation:
+    """The generation that an entry tells of."""
+    return tuple(_candidate(candidate) for candidate in entry["candidates"])
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -125,7 +125,7 @@ def test_layers_are_written_for_every_layer_budget(tokenizer, text, tmp_path, wi
 
 def test_the_search_is_told_in_a_file_and_a_plot(pruned, tmp_path):
     _, events = pruned(out=tmp_path / "out")
-    lines = [json.loads(line) for line in (tmp_path / "out" / search.JOURNAL_FILE).read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "out" / search.HISTORY_FILE).read_text().splitlines()]
     assert [line["generation"] for line in lines if "generation" in line] == list(range(len(searches(events))))
     best = min(c["losses"][1] for line in lines for c in line.get("candidates", []) if len(c["losses"]) == 2)
     assert best == searches(events)[-1]["best"]
@@ -135,7 +135,7 @@ def test_the_search_is_told_in_a_file_and_a_plot(pruned, tmp_path):
 def test_without_matplotlib_the_plot_is_missing_and_nothing_else(pruned, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "find_spec", lambda name: None)
     result, _ = pruned(out=tmp_path / "out")
-    assert (tmp_path / "out" / search.JOURNAL_FILE).is_file()
+    assert (tmp_path / "out" / search.HISTORY_FILE).is_file()
     assert not (tmp_path / "out" / search.PLOT_FILE).exists()
     assert any("trim-kernels[plot]" in warning for warning in result.warnings)
 
@@ -156,7 +156,7 @@ def test_an_interrupted_search_goes_on_where_it_stopped(pruned, cache_folder, mo
 
     with pytest.raises(InterruptionError):
         pruned(listener=interrupt)
-    (journal,) = cache_folder.glob("msp-*.jsonl")
+    (journal,) = cache_folder.glob("fisher-*.jsonl" if kind == "sensitivity" else "msp-*.jsonl")
     with journal.open("a") as file:
         file.write('{"generation": 99, "candid')
     again, rest = pruned()
@@ -193,12 +193,12 @@ def test_without_a_cache_folder_the_search_runs_and_warns(pruned, tmp_path, monk
 def test_two_processes_do_not_write_one_journal(tmp_path):
     from trim_prune.msp.journal import Journal
 
-    first = Journal("0" * 64)
-    second = Journal("0" * 64)
+    first = Journal("one.jsonl")
+    second = Journal("one.jsonl")
     assert first.problem is None
     assert second.problem is not None
     first.close()
-    third = Journal("0" * 64)
+    third = Journal("one.jsonl")
     assert third.problem is None
     third.close()
 

@@ -1,0 +1,45 @@
+"""The rows of benchmarks.msp as a table in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def table(content: dict[str, Any]) -> str:
+    """A row for every pruned model, and what a candidate takes."""
+    protocol, candidates = content["protocol"], content["candidates"]
+    uniform = {_base(row): row["perplexity"] for row in content["rows"] if row["method"].endswith(", uniform")}
+    lines = [
+        f"{protocol['model']}, dense {content['dense_perplexity']:.2f}, 75% in groups of 8: perplexity on "
+        f"{protocol['windows']} x {protocol['window']} tokens of {protocol['text']}, computed in {protocol['dtype']}; "
+        f"{content['threads']} threads.",
+        "",
+        "| method | perplexity | against uniform | kept of 8, by block | search | evaluations | a second | prune |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in content["rows"]:
+        base = uniform.get(_base(row))
+        against = f"{row['perplexity'] / base - 1:+.0%}" if base else ""
+        lines.append(
+            f"| {row['method']} | {row['perplexity']:.0f} | {against} | {''.join(map(str, row['keeps']))} "
+            + (
+                f"| {row['search_seconds']:.0f} s | {row['evaluations']} | {row['evaluations_per_second']:.2f} "
+                if row["evaluations"]
+                else "| | | "
+            )
+            + f"| {row['seconds']:.0f} s |"
+        )
+    stages, searched, copied = candidates["stages"], candidates["search"], candidates["copy"]
+    first, copied_first = candidates["search_first"], candidates["copy_first"]
+    lines += [
+        "",
+        f"One candidate in the search: {searched:.2f} s, in mean over a generation and its stages of "
+        f"{', '.join(map(str, stages))} tokens. Copied with its masks into the model, and the model run on all "
+        f"{stages[-1]}: {copied:.2f} s, {copied / searched:.1f} times as long. On the tokens of the first stage alone: "
+        f"{first:.2f} s and {copied_first:.2f} s, {copied_first / first:.1f} times.",
+    ]
+    return "\n".join([*lines, ""])
+
+
+def _base(row: dict[str, Any]) -> str:
+    return str(row["method"].split(", ")[0])

@@ -1,0 +1,80 @@
+"""Files of perplexities of pruned models: what calibrates, what judges, and the rows measured so far."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trim_prune import Recipe
+from trim_prune.calibration.text import Text, open_text
+from trim_prune.demo import split_topics
+
+CALIBRATION_SHARE = 0.6
+"""Of the characters of the text: the windows that judge come from the rest."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What all rows of a file have in common; rows of unlike protocols cannot be compared."""
+
+    model: str
+    text: str
+    dtype: str
+    seqlen: int
+    windows: int
+    window: int
+
+
+class QualityFile:
+    """The rows so far, whole after each of them."""
+
+    def __init__(self, path: Path, machine: Mapping[str, Any], protocol: Protocol) -> None:
+        self.path = path
+        self.content: dict[str, Any] = {"machine": machine, "protocol": asdict(protocol), "rows": []}
+        if path.exists():
+            earlier = json.loads(path.read_text(encoding="utf-8"))
+            if earlier["protocol"] != asdict(protocol):
+                raise SystemExit(f"{path} holds rows of another protocol, {earlier['protocol']}: give another --out")
+            self.content = earlier | {"machine": machine}
+
+    def put(self, section: str, value: object) -> None:
+        """Store anything but a row, under a name of its own."""
+        self.content[section] = value
+        self.write()
+
+    def has(self, method: str, recipe: Recipe) -> bool:
+        """Whether a row was measured already."""
+        return any((row["method"], Recipe.build(row["recipe"])) == (method, recipe) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row to the file."""
+        self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Replace the file at once: whoever reads it finds it whole."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+        new.replace(self.path)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.content["rows"]
+        return rows
+
+
+def split(file: Path | None) -> tuple[list[str], Text]:
+    """The text in two, cut between words: what calibrates, and what judges. None: Python's help texts, by topics."""
+    if file is None:
+        return split_topics()
+    text = "\n".join(open_text(file).documents)
+    cut = re.compile(r"\s").search(text, int(CALIBRATION_SHARE * len(text)))
+    if cut is None:
+        raise SystemExit(f"{file}: too little text to judge by")
+    at = cut.end()
+    return [text[:at]], Text(f"{file.name}, the last {1 - CALIBRATION_SHARE:.0%}", [text[at:]])
