@@ -102,9 +102,6 @@ def main(
 
     file.put("dense_perplexity", judge())
     file.put("threads", torch.get_num_threads())
-    if "candidates" not in file.content:
-        recipe = _recipe(METHODS["MSP"] | BASES["Wanda"], json.loads(msp), amounts)
-        file.put("candidates", measure_candidates(loaded, recipe, calibration))
     ledger = Ledger()
     with tempfile.TemporaryDirectory() as cache:
         # A search found in the user's cache would seem to take no time. Rows share theirs, which the ledger knows.
@@ -129,6 +126,10 @@ def main(
             )
             file.add(asdict(row))
             console.print(f"{method}: {found:.2f} (search {row.search_seconds:.0f} s)", highlight=False)
+    loaded.model.load_state_dict(dense)
+    if "candidates" not in file.content:
+        recipe = _recipe(METHODS["MSP"] | BASES["Wanda"], json.loads(msp), amounts)
+        file.put("candidates", measure_candidates(loaded, recipe, calibration))
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
 

@@ -25,7 +25,7 @@ from trim_prune.msp.space import Levels, Space, first_population
 from trim_prune.states import States
 from trim_prune.timing import Timings
 
-GENERATIONS, COPIES = 2, 2
+FIRST, GENERATIONS, COPIES = 8, 2, 1
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
         took.append((len(candidates), stage, time.perf_counter() - start))
         return losses
 
-    first = first_population(space, None, options.population, options.reach, Random(recipe.seed), options.scale)
+    first = first_population(space, None, FIRST, options.reach, Random(recipe.seed), options.scale)
     limited = options.model_copy(update={"generations": GENERATIONS})
     found = evolve(space, first, [0.0] * len(units), judge, limited, recipe.seed, on_parents=fitness.retain)
     later = took[len(options.stages) :]

@@ -1,15 +1,22 @@
-"""Optimal rows with the error of each row measured by another unit: what was tried against the plain sum.
+"""Optimal rows as they were tried otherwise: other units of error, and one budget for several linears.
 
 Registered for ``python -m benchmarks.quality --also``; none is better enough to be an option, see benchmarks/README.md.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+from fnmatch import fnmatchcase
+
+import torch
 from torch import Tensor
 
 import trim_kernels
+from trim_prune.budgets.layers import LayerRequest, register_layer_budget
 from trim_prune.budgets.rows import RowDecision, RowRequest, register_row_budget
 from trim_prune.budgets.rows.optimal import error_curve
+from trim_prune.models.discover import Linear
+from trim_prune.scores import SCORES, ScoreRequest
 
 
 @register_row_budget("optimal_relative", needs=["gram"])
@@ -34,3 +41,67 @@ def _optimal(request: RowRequest, power: float) -> RowDecision:
 def _energy(weight: Tensor, gram: Tensor) -> Tensor:
     """Float32 [R]: E_i(all) = w^T G w of each row, the squared norm of its outputs."""
     return ((weight @ gram) * weight).sum(dim=1)
+
+
+@register_layer_budget("shared_input", needs=["gram", "column_energy"])
+def shared_input(request: LayerRequest) -> Sequence[float]:
+    """One budget for the linears that read the same input, such as gate and up."""
+    return _shared(request, {linear: id(request.statistics[linear]) for linear in request.linears}, relative=False)
+
+
+@register_layer_budget("shared_input_relative", needs=["gram", "column_energy"])
+def shared_input_relative(request: LayerRequest) -> Sequence[float]:
+    """Likewise, with errors relative to the squared output of each linear."""
+    return _shared(request, {linear: id(request.statistics[linear]) for linear in request.linears}, relative=True)
+
+
+@register_layer_budget("shared_block", needs=["gram", "column_energy"])
+def shared_block(request: LayerRequest) -> Sequence[float]:
+    """One budget for all linears of a block."""
+    return _shared(request, {linear: linear.block for linear in request.linears}, relative=False)
+
+
+@register_layer_budget("shared_block_relative", needs=["gram", "column_energy"])
+def shared_block_relative(request: LayerRequest) -> Sequence[float]:
+    """Likewise, with errors relative to the squared output of each linear."""
+    return _shared(request, {linear: linear.block for linear in request.linears}, relative=True)
+
+
+def _shared(request: LayerRequest, group: dict[Linear, Hashable], *, relative: bool) -> Sequence[float]:
+    """The shares at which a single multiplier minimises the summed error of each group of linears."""
+    found = dict.fromkeys(request.linears, request.sparsity)
+    for key in dict.fromkeys(group.values()):
+        linears = [linear for linear in request.linears if group[linear] == key and not _left_out(request, linear)]
+        if linears:
+            curves = [_linear_curve(request, linear, relative=relative) for linear in linears]
+            wanted = round(request.sparsity * sum(linear.size for linear in linears))
+            for linear, count in zip(linears, _divided(curves, wanted), strict=True):
+                found[linear] = count / linear.size
+    return list(found.values())
+
+
+def _left_out(request: LayerRequest, linear: Linear) -> bool:
+    return any(fnmatchcase(linear.name, pattern) for pattern in request.recipe.optimal.leave_out)
+
+
+def _linear_curve(request: LayerRequest, linear: Linear, *, relative: bool) -> tuple[Tensor, int]:
+    weight, statistics, recipe = linear.module.weight.data, request.statistics[linear], request.recipe
+    importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
+    count = round(request.sparsity * linear.size)
+    curve, first = error_curve(RowRequest(weight, importance, statistics, count, recipe, linear.name))
+    unit = float(_energy(weight.float(), statistics.gram).sum()) if relative else 1.0
+    return curve.double() / unit, first
+
+
+def _divided(curves: Sequence[tuple[Tensor, int]], wanted: int) -> list[int]:
+    """How many weights each linear loses at the multiplier that makes them ``wanted`` together."""
+    low, high = 0.0, max(float(curve.max()) for curve, _ in curves)
+    counts: list[int] = []
+    for _ in range(60):
+        middle = (low * high) ** 0.5 if low > 0 else 1e-9 * high
+        counts = [
+            int((first + (curve - middle * torch.arange(curve.shape[1])).argmin(dim=1)).sum())
+            for curve, first in curves
+        ]
+        low, high = (middle, high) if sum(counts) < wanted else (low, middle)
+    return counts
