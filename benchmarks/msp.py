@@ -39,7 +39,7 @@ BASES: Mapping[str, dict[str, Any]] = {
 METHODS: Mapping[str, dict[str, Any]] = {
     "uniform": {"layers": "uniform"},
     "OWL": {"layers": "owl"},
-    "sensitivities only": {"layers": "msp", "msp": {"generations": 0}},
+    "sensitivities only": {"layers": "msp", "msp": {"rounds": 1, "generations": 0}},
     "evolution from random": {"layers": "msp", "msp": {"sensitivity": "none"}},
     "MSP": {"layers": "msp"},
 }
@@ -110,7 +110,6 @@ def main(
             if file.has(method, recipe):
                 continue
             loaded.model.load_state_dict(dense)
-            ledger.begin(recipe)
             result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer, on_event=ledger)
             found = judge()
             row = Row(
@@ -120,7 +119,7 @@ def main(
                 prunable_weights=result.sparsity.prunable_weights,
                 perplexity=found,
                 ratio_to_dense=found / file.content["dense_perplexity"],
-                **ledger.end(recipe, result.timings),
+                **ledger.row(recipe, result.timings),
                 keeps=_keeps(result.linears),
                 commit=str(machine["commit"]),
             )
@@ -153,37 +152,35 @@ def _keeps(linears: list[Any]) -> list[int]:
 
 
 class Ledger:
-    """What searches took, also where a row goes on with the search of another one."""
+    """What searches took, also where a row takes the search of an earlier one."""
 
-    SEARCHING = ("sensitivity", "ranks", "search")
+    PHASES = ("ranks", "search")
 
     def __init__(self) -> None:
         self._sensitivity = 0.0
-        self._generations: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-        self._now: list[Mapping[str, Any]] = []
-
-    def begin(self, recipe: Recipe) -> None:
-        """Listen to the search of this recipe."""
-        self._now = self._generations.setdefault((search_score(recipe), recipe.msp.sensitivity), [])
+        self._searches: dict[str, tuple[float, int]] = {}
+        self._evaluations = 0
 
     def __call__(self, event: Event) -> None:
         if event.kind == "search":
-            self._now.append(event.data)
+            self._evaluations = event.data["evaluations"]
 
-    def end(self, recipe: Recipe, timings: Mapping[str, float]) -> dict[str, Any]:
-        """The figures of a row."""
-        seconds = sum(value for phase, value in timings.items() if phase not in self.SEARCHING)
+    def row(self, recipe: Recipe, timings: Mapping[str, float]) -> dict[str, Any]:
+        """The figures of a row that was just pruned."""
+        apart = ("sensitivity", *self.PHASES) if recipe.layers == "msp" else ()
+        seconds = sum(value for phase, value in timings.items() if phase not in apart)
         if recipe.layers != "msp":
             return {"seconds": seconds, "search_seconds": 0.0, "evaluations": 0, "evaluations_per_second": 0.0}
         self._sensitivity = max(self._sensitivity, timings.get("sensitivity", 0.0))
-        part = self._now[: recipe.msp.generations + 1]
-        evolution = sum(generation["seconds"] for generation in part)
-        before = timings["ranks"] + (self._sensitivity if recipe.msp.sensitivity != "none" else 0.0)
+        spent = sum(timings.get(phase, 0.0) for phase in self.PHASES)
+        key = f"{search_score(recipe)} {recipe.msp}"
+        searching, evaluations = self._searches.setdefault(key, (spent, self._evaluations))
+        before = self._sensitivity if recipe.msp.sensitivity != "none" else 0.0
         return {
             "seconds": seconds,
-            "search_seconds": before + evolution,
-            "evaluations": part[-1]["evaluations"],
-            "evaluations_per_second": part[-1]["evaluations"] / evolution,
+            "search_seconds": before + searching,
+            "evaluations": evaluations,
+            "evaluations_per_second": evaluations / searching,
         }
 
 

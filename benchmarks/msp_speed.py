@@ -20,7 +20,7 @@ from trim_prune.events import Events
 from trim_prune.models.capture import Capture
 from trim_prune.models.discover import Linear, find_blocks
 from trim_prune.msp.evolution import evolve
-from trim_prune.msp.fitness import Fitness, sequences_wanted
+from trim_prune.msp.fitness import Fitness, held_out_stages, sequences_wanted
 from trim_prune.msp.space import Levels, Space, first_population
 from trim_prune.states import States
 from trim_prune.timing import Timings
@@ -50,7 +50,8 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
     costs = tuple(sum(linear.size for linear in unit) for unit in units)
     mean = round(of * (1 - recipe.sparsity))
     space = Space(costs, max(1, mean - options.reach), min(of, mean + options.reach), mean * sum(costs))
-    fitness = Fitness(dense, units, ranks, options.stages, kl=options.fitness == "kl")
+    stages = held_out_stages(dense, options.stages, options.fitness == "kl")
+    fitness = Fitness(dense, units, ranks, stages)
     took: list[tuple[int, int, float]] = []
 
     def judge(candidates: Sequence[Levels], stage: int) -> Sequence[float]:

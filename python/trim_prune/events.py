@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["start", "phase", "calibration", "sensitivity", "search", "linear", "block", "warning", "finish"]
+Kind = Literal[
+    "start", "phase", "calibration", "sensitivity", "search", "round", "linear", "block", "warning", "finish"
+]
 
 
 @dataclass(frozen=True)

@@ -84,8 +84,9 @@ class MspOptions(Strict):
     ``reach``: how many levels a unit may be from the mean, of a pattern or of ``step`` in sparsity without one.
     ``fitness``: the divergence from the dense model's predictions, or perplexity. ``stages``: tokens that judge a
     candidate; the better ones of each stage go on to the next. ``population``: candidates of the first generation;
-    ``offspring``: of each later one; ``parents``: the best so far, which have them. ``patience``: generations without
-    a better one before the search ends.
+    ``offspring``: of each later one; ``parents``: the best so far, which have them. ``rounds``: so many evolutions,
+    each by the masks that the best vector before it gets; ``generations``: of each at most, after its first;
+    ``patience``: generations without a better vector before it ends.
     """
 
     unit: Literal["block", "linear"] = "block"
@@ -96,12 +97,13 @@ class MspOptions(Strict):
     reach: Whole = Field(default=2, ge=1, le=32)
     step: Real = Field(default=0.05, gt=0, le=0.5)
     fitness: Literal["kl", "perplexity"] = "kl"
-    stages: tuple[Annotated[Whole, Field(ge=2)], ...] = Field(default=(2048, 8192), min_length=1)
-    population: Whole = Field(default=32, ge=1)
-    offspring: Whole = Field(default=24, ge=1)
+    stages: tuple[Annotated[Whole, Field(ge=2)], ...] = Field(default=(1024, 4096, 16384), min_length=1)
+    population: Whole = Field(default=24, ge=1)
+    offspring: Whole = Field(default=16, ge=1)
     parents: Whole = Field(default=8, ge=1)
-    generations: Whole = Field(default=30, ge=0)
-    patience: Whole = Field(default=8, ge=1)
+    rounds: Whole = Field(default=3, ge=1)
+    generations: Whole = Field(default=5, ge=0)
+    patience: Whole = Field(default=3, ge=1)
 
     @field_validator("stages")
     @classmethod

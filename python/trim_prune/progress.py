@@ -32,7 +32,10 @@ class Lines:
             self._start = event.time
             self._print(data["name"])
         elif event.kind == "search":
-            self._print(f"generation {data['generation']}/{data['generations']}  {_search_summary(data)}")
+            where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
+            self._print(f"{where}  {_search_summary(data)}")
+        elif event.kind == "round":
+            self._print(_round_summary(data))
         elif event.kind == "block":
             done = data["block"] + 1
             left = (event.time - self._start) / done * (data["blocks"] - done)
@@ -73,7 +76,11 @@ class Bars:
         elif event.kind == "sensitivity":
             self._update("sensitivity", data["sequence"], data["sequences"], "")
         elif event.kind == "search":
-            self._update("search", data["generation"], data["generations"], _search_summary(data))
+            per_round = data["generations"] + 1
+            done = data["round"] * per_round + data["generation"] + 1
+            self._update("search", done, data["rounds"] * per_round, _search_summary(data))
+        elif event.kind == "round":
+            self._progress.console.print(_round_summary(data), highlight=False)
         elif event.kind == "block":
             self._update("blocks", data["block"] + 1, data["blocks"], _summary(data))
         elif event.kind == "warning":
@@ -101,3 +108,7 @@ def _summary(data: dict[str, float | None]) -> str:
 
 def _search_summary(data: dict[str, Any]) -> str:
     return f"{data['fitness']} {data['best']:.4f}, uniform {data['uniform']:.4f}  {data['seconds']:.1f} s"
+
+
+def _round_summary(data: dict[str, Any]) -> str:
+    return f"round {data['round'] + 1}/{data['rounds']}  {data['fitness']} {data['loss']:.4f} by masks of its own"

@@ -32,12 +32,17 @@ Generation = tuple[Candidate, ...]
 
 @dataclass(frozen=True)
 class Found:
-    """The best vector of a search, beside the uniform one; losses are those of the last stage."""
+    """The best vectors of a search, best first, which have offspring, and the uniform one."""
 
-    best: Candidate
+    parents: tuple[Candidate, ...]
     uniform: Candidate
     generations: int
     evaluations: int
+
+    @property
+    def best(self) -> Candidate:
+        """The vector of least loss in the last stage."""
+        return self.parents[0]
 
 
 def evolve(
@@ -46,7 +51,7 @@ def evolve(
     priority: Sequence[float],
     judge: Judge,
     options: MspOptions,
-    seed: int,
+    seed: object,
     done: Sequence[Generation] = (),
     on_generation: Callable[[Generation, Found], None] | None = None,
     on_parents: Callable[[Sequence[Levels]], None] | None = None,
@@ -62,12 +67,12 @@ def evolve(
     finalists: dict[Levels, Candidate] = {}
     seen: set[Levels] = set()
     evaluations = stale = 0
-    best: Candidate | None = None
+    parents: list[Candidate] = []
+    found: Found | None = None
     for number in range(options.generations + 1):
         if number < len(done):
             generation = done[number]
         else:
-            parents = _best(finalists.values(), options.parents)
             random = Random(f"{seed} {number}")
             children = first if number == 0 else list(_offspring(space, parents, priority, options, seen, random))
             generation = _staged(children, judge, stages, uniform)
@@ -76,15 +81,16 @@ def evolve(
         seen.update(candidate.levels for candidate in generation)
         evaluations += sum(len(candidate.losses) for candidate in generation)
         finalists |= {candidate.levels: candidate for candidate in generation if len(candidate.losses) == stages}
-        leader = _best(finalists.values(), 1)[0]
-        stale, best = (stale + 1, best) if best is not None and leader.losses == best.losses else (0, leader)
-        found = Found(best, finalists[uniform], number, evaluations)
+        parents = _best(finalists.values(), options.parents)
+        stale = stale + 1 if found is not None and parents[0].losses == found.best.losses else 0
+        found = Found(tuple(parents), finalists[uniform], number, evaluations)
         if on_generation is not None and number >= len(done):
             on_generation(generation, found)
         if on_parents is not None:
-            on_parents([candidate.levels for candidate in _best(finalists.values(), options.parents)])
+            on_parents([candidate.levels for candidate in parents])
         if stale >= options.patience:
             break
+    assert found is not None
     return found
 
 

@@ -31,16 +31,43 @@ Path = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class Stage:
-    """The tokens that a stage adds to those of the stages before it, and outputs of blocks by path, kept for later."""
+    """The tokens that a stage adds to those of the stages before it, captured at the first block.
+
+    ``dense``: what the dense model's last block makes of them, batch by batch; None if nothing is compared with it.
+    """
 
     token_ids: list[Tensor]
     states: States
-    kept: dict[Path, list[Tensor]]
+    dense: list[Tensor] | None
 
     @property
     def predictions(self) -> int:
         """How many tokens are predicted."""
         return sum(ids.shape[0] * (ids.shape[1] - 1) for ids in self.token_ids)
+
+
+def held_out_stages(dense: DenseModel, stages: Sequence[int], kl: bool) -> list[Stage]:
+    """The held-out sequences, divided among stages of so many tokens."""
+    held_out = dense.calibration.held_out
+    ends = _ends(stages, held_out.shape[1])
+    return [_stage(dense, held_out[first:last], kl) for first, last in pairwise(ends)]
+
+
+def _stage(dense: DenseModel, token_ids: Tensor, kl: bool) -> Stage:
+    batches = list(torch.split(token_ids, dense.batch_size))
+    captured: list[Captured] = []
+    for batch in batches:
+        captured.append(dense.capture(batch, captured[-1] if captured else None))
+    states = States(captured, dense.device)
+    return Stage(batches, states, _unpruned(dense, states) if kl else None)
+
+
+def _unpruned(dense: DenseModel, states: States) -> list[Tensor]:
+    walked = states.twin()
+    for block in dense.blocks:
+        with on_device(block.module, dense.device):
+            walked.propagate(block)
+    return walked.hidden
 
 
 class Fitness:
@@ -57,16 +84,13 @@ class Fitness:
         dense: DenseModel,
         units: Sequence[Sequence[Linear]],
         ranks: Mapping[Linear, Tensor],
-        stages: Sequence[int],
-        kl: bool,
+        stages: Sequence[Stage],
     ) -> None:
-        self.dense, self.ranks, self.kl = dense, ranks, kl
+        self.dense, self.ranks = dense, ranks
         self._unit = {linear: number for number, unit in enumerate(units) for linear in unit}
-        held_out = dense.calibration.held_out
-        ends = _ends(stages, held_out.shape[1])
-        self._stages = [self._stage(held_out[first:last]) for first, last in pairwise(ends)]
-        self._sums: list[dict[Levels, float]] = [{} for _ in self._stages]
-        self._dense = [self._unpruned(stage.states) for stage in self._stages] if kl else []
+        self._stages = stages
+        self._kept: list[dict[Path, list[Tensor]]] = [{} for _ in stages]
+        self._sums: list[dict[Levels, float]] = [{} for _ in stages]
         self.block_runs = 0
 
     def __call__(self, candidates: Sequence[Levels], stage: int) -> list[float]:
@@ -74,7 +98,7 @@ class Fitness:
         sums = self._sums[stage]
         fresh = [levels for levels in candidates if levels not in sums]
         if fresh:
-            finals = self._run([self._path(levels) for levels in fresh], self._stages[stage])
+            finals = self._run([self._path(levels) for levels in fresh], stage)
             sums.update(zip(fresh, self._losses(finals, stage), strict=True))
         tokens = sum(part.predictions for part in self._stages[: stage + 1])
         return [sum(part[levels] for part in self._sums[: stage + 1]) / tokens for levels in candidates]
@@ -83,74 +107,54 @@ class Fitness:
         """Keep the outputs of blocks that these have in common with what comes, and drop the others."""
         paths = [self._path(levels) for levels in candidates]
         prefixes = {path[:depth] for path in paths for depth in range(1, len(path) + 1)}
-        for stage in self._stages:
-            for path in [path for path in stage.kept if path not in prefixes]:
-                del stage.kept[path]
-
-    def _stage(self, token_ids: Tensor) -> Stage:
-        batches = list(torch.split(token_ids, self.dense.batch_size))
-        captured: list[Captured] = []
-        for batch in batches:
-            captured.append(self.dense.capture(batch, captured[-1] if captured else None))
-        return Stage(batches, States(captured, self.dense.device), {})
+        for kept in self._kept:
+            for path in [path for path in kept if path not in prefixes]:
+                del kept[path]
 
     def _path(self, levels: Levels) -> Path:
         return tuple(tuple(levels[self._unit[linear]] for linear in block.linears) for block in self.dense.blocks)
 
-    def _unpruned(self, states: States) -> list[Tensor]:
-        walked = states.twin()
-        for block in self.dense.blocks:
-            with on_device(block.module, self.dense.device):
-                walked.propagate(block)
-        return walked.hidden
-
-    def _run(self, paths: Sequence[Path], stage: Stage) -> list[list[Tensor]]:
+    def _run(self, paths: Sequence[Path], stage: int) -> list[list[Tensor]]:
         """The outputs of the last block, all candidates block by block: every distinct beginning runs once."""
-        blocks = self.dense.blocks
-        reached = [_depth(path, stage.kept) for path in paths]
-        stride = self._stride(len(paths), stage)
-        before: dict[Path, list[Tensor]] = {(): stage.states.hidden}
+        blocks, states, kept = self.dense.blocks, self._stages[stage].states, self._kept[stage]
+        reached = [_depth(path, kept) for path in paths]
+        stride = _stride(len(paths), states, len(blocks))
+        before: dict[Path, list[Tensor]] = {(): states.hidden}
         for depth, block in enumerate(blocks, start=1):
             wanted = {path[:depth] for path, known in zip(paths, reached, strict=True) if known < depth}
             after: dict[Path, list[Tensor]] = {}
-            with on_device(block.module, self.dense.device), _restored(block) as dense:
+            with on_device(block.module, self.dense.device), restored(block) as dense:
                 for levels, prefixes in _by_last(wanted).items():
                     self._mask(dense, levels)
                     for prefix in prefixes:
-                        hidden = before.get(prefix[:-1]) or stage.kept[prefix[:-1]]
-                        after[prefix] = self._block(block, stage, hidden)
+                        after[prefix] = self._block(block, states, before.get(prefix[:-1]) or kept[prefix[:-1]])
             if depth % stride == 0 or depth == len(blocks):
-                stage.kept.update(after)
+                kept.update(after)
             before = after
-        return [stage.kept[path] for path in paths]
+        return [kept[path] for path in paths]
 
-    def _block(self, block: Block, stage: Stage, hidden: Sequence[Tensor]) -> list[Tensor]:
+    def _block(self, block: Block, states: States, hidden: Sequence[Tensor]) -> list[Tensor]:
         self.block_runs += 1
-        states = stage.states.twin()
-        states.hidden = list(hidden)
-        states.propagate(block)
-        return states.hidden
+        walked = states.twin()
+        walked.hidden = list(hidden)
+        walked.propagate(block)
+        return walked.hidden
 
     def _mask(self, dense: Mapping[Linear, Tensor], levels: tuple[int, ...]) -> None:
         for (linear, weight), level in zip(dense.items(), levels, strict=True):
             pruned = self.ranks[linear].to(weight.device) >= level
             linear.module.weight.data.copy_(weight).masked_fill_(pruned, 0)
 
-    def _stride(self, candidates: int, stage: Stage) -> int:
-        """Outputs are kept of every so many blocks."""
-        size = sum(hidden.numel() * hidden.element_size() for hidden in stage.states.hidden)
-        return max(1, math.ceil(size * candidates * len(self.dense.blocks) / CACHE_BYTES))
-
     def _losses(self, finals: Sequence[Sequence[Tensor]], stage: int) -> list[float]:
         """The summed loss of each candidate over the tokens of one stage."""
-        sums = [0.0] * len(finals)
-        for number, ids in enumerate(self._stages[stage].token_ids):
+        sums, part = [0.0] * len(finals), self._stages[stage]
+        for number, ids in enumerate(part.token_ids):
             for row, start in product(range(ids.shape[0]), range(0, ids.shape[1] - 1, POSITIONS_AT_ONCE)):
                 # The last token of a sequence predicts nothing that is known.
                 place = slice(row, row + 1), slice(start, min(start + POSITIONS_AT_ONCE, ids.shape[1] - 1))
                 judge: Callable[[Tensor], float]
-                if self.kl:
-                    judge = _Divergence(self._logits(ids[place], self._dense[stage][number][place]))
+                if part.dense is not None:
+                    judge = _Divergence(self._logits(ids[place], part.dense[number][place]))
                 else:
                     judge = partial(_surprise, ids[row, place[1].start + 1 : place[1].stop + 1])
                 for candidate, final in enumerate(finals):
@@ -206,8 +210,14 @@ def _ends(stages: Sequence[int], seqlen: int) -> list[int]:
     return ends
 
 
+def _stride(candidates: int, states: States, blocks: int) -> int:
+    """Outputs are kept of every so many blocks."""
+    size = sum(hidden.numel() * hidden.element_size() for hidden in states.hidden)
+    return max(1, math.ceil(size * candidates * blocks / CACHE_BYTES))
+
+
 @contextmanager
-def _restored(block: Block) -> Iterator[dict[Linear, Tensor]]:
+def restored(block: Block) -> Iterator[dict[Linear, Tensor]]:
     """Copies of the weights of a block, which has them again afterwards."""
     dense = {linear: linear.module.weight.data.clone() for linear in block.linears}
     try:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from .evolution import Found, Generation
 from .levels import Scale
+from .space import Levels
 
 
 def plot_search(
-    generations: Sequence[Generation],
-    found: Found,
+    history: Sequence[Mapping[str, Any]],
+    best: Levels,
     scale: Scale,
     sensitivity: Sequence[float] | None,
     fitness: str,
@@ -19,7 +21,7 @@ def plot_search(
 ) -> None:
     """Write an SVG with the losses of all that reached the last stage, and the sparsity of every unit.
 
-    Needs matplotlib.
+    ``history``: the generations of every round, and the loss of its best vector by masks of its own. Needs matplotlib.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -27,22 +29,28 @@ def plot_search(
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasSVG(figure)
     losses, units = figure.subplots(1, 2)
-    stages = max(len(candidate.losses) for candidate in generations[0])
-    finals = [
-        [candidate.losses[-1] for candidate in generation if len(candidate.losses) == stages]
-        for generation in generations
-    ]
-    for number, values in enumerate(finals):
-        losses.plot([number] * len(values), values, ".", color="tab:gray", markersize=3)
-    best = [min(min(values, default=float("inf")) for values in finals[: number + 1]) for number in range(len(finals))]
-    losses.plot(range(len(best)), best, label="best so far")
-    losses.axhline(found.uniform.losses[-1], linestyle="--", color="tab:orange", label="uniform")
+    generations = [entry for entry in history if "candidates" in entry]
+    stages = max(len(candidate["losses"]) for candidate in generations[0]["candidates"])
+    place = 0
+    for number in range(generations[-1]["round"] + 1):
+        begun = place
+        best_yet: list[float] = []
+        for entry in (entry for entry in generations if entry["round"] == number):
+            finals = [x["losses"][-1] for x in entry["candidates"] if len(x["losses"]) == stages]
+            losses.plot([place] * len(finals), finals, ".", color="tab:gray", markersize=3)
+            best_yet.append(min([*finals, *best_yet[-1:]], key=_or_infinity))
+            place += 1
+        label = "best so far, by the masks of its round" if number == 0 else None
+        losses.plot(range(begun, place), best_yet, color="tab:blue", label=label)
+        for entry in (entry for entry in history if entry["round"] == number and "loss" in entry):
+            label = "best of a round, by masks of its own" if number == 0 else None
+            losses.plot([place - 1], [entry["loss"]], "x", color="tab:red", label=label)
+    uniform = generations[0]["candidates"][0]["losses"][-1]
+    losses.axhline(uniform, linestyle="--", color="tab:orange", label="uniform")
     losses.set_xlabel("generation")
     losses.set_ylabel("KL to the dense model, nats per token" if fitness == "kl" else "nats per token")
     losses.legend()
-    units.step(
-        range(len(found.best.levels)), [scale.sparsity(level) for level in found.best.levels], where="mid", label="best"
-    )
+    units.step(range(len(best)), [scale.sparsity(level) for level in best], where="mid", label="best")
     units.set_xlabel("unit, from the first block to the last")
     units.set_ylabel("share of weights pruned")
     if sensitivity is not None:
@@ -50,3 +58,7 @@ def plot_search(
         twin.semilogy(range(len(sensitivity)), sensitivity, ":", color="tab:gray")
         twin.set_ylabel("sensitivity per weight (dotted)")
     figure.savefig(path)
+
+
+def _or_infinity(loss: float | None) -> float:
+    return math.inf if loss is None else loss

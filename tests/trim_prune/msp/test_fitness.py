@@ -14,7 +14,7 @@ from trim_prune.dense import DenseModel
 from trim_prune.events import Events
 from trim_prune.models.capture import Capture
 from trim_prune.models.discover import find_blocks
-from trim_prune.msp.fitness import Fitness, sequences_wanted
+from trim_prune.msp.fitness import Fitness, held_out_stages, sequences_wanted
 from trim_prune.states import States
 from trim_prune.timing import Timings
 
@@ -47,7 +47,7 @@ def fitness_of(model, *, kl=True, batch_size=2):
         [linear for block in dense.blocks for linear in block.linears], random_ranks(model).values(), strict=True
     ):
         ranks[linear] = rank
-    return Fitness(dense, [block.linears for block in dense.blocks], ranks, STAGES, kl)
+    return Fitness(dense, [block.linears for block in dense.blocks], ranks, held_out_stages(dense, STAGES, kl))
 
 
 def by_copy(model, levels, sequences, *, kl):
@@ -113,7 +113,7 @@ def test_what_is_kept_changes_no_loss(monkeypatch, limit):
     found = fitness(candidates[:2], 0)
     fitness.retain(candidates[:1])
     assert [*found, *fitness(candidates[2:], 0)] == alone
-    kept = Counter(len(path) for path in fitness._stages[0].kept)
+    kept = Counter(len(path) for path in fitness._kept[0])
     assert max(kept) == 5
     assert (len(kept) < 5) == (limit < 1 << 30)
 

@@ -55,9 +55,11 @@ def test_blocks_keep_their_own_numbers_and_together_exactly_what_was_asked(prune
     assert min(kept) >= 1
     assert result.sparsity.pruned == round(0.75 * result.sparsity.prunable_weights)
     told = searches(events)
-    assert [event["generation"] for event in told] == list(range(len(told)))
-    assert told[-1]["best"] <= told[-1]["uniform"]
-    assert len({event["uniform"] for event in told}) == 1
+    for number in {event["round"] for event in told}:
+        of_round = [event for event in told if event["round"] == number]
+        assert [event["generation"] for event in of_round] == list(range(len(of_round)))
+        assert of_round[-1]["best"] <= of_round[-1]["uniform"]
+        assert len({event["uniform"] for event in of_round}) == 1
     assert [e.data["sequence"] for e in events if e.kind == "sensitivity"] == [1, 2, 3, 4]
 
 
@@ -76,6 +78,53 @@ def test_every_way_to_search_stays_in_the_budget(pruned, changes):
     assert cost <= 2 * result.sparsity.prunable_weights
     assert bool([e for e in events if e.kind == "sensitivity"]) == (changes.get("sensitivity") != "none")
     assert searches(events)[0]["fitness"] == changes.get("fitness", "kl")
+
+
+def test_of_the_best_vectors_of_all_rounds_it_takes_the_one_that_its_own_prune_makes_best(pruned, tmp_path):
+    result, events = pruned({"msp": SHORT | {"rounds": 4}}, out=tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out" / search.HISTORY_FILE).read_text().splitlines()]
+    leaders = [line for line in lines if "loss" in line]
+    assert 1 < len(leaders) <= 4
+    assert keeps(result) == min(leaders, key=lambda line: line["loss"])["levels"]
+    assert [event.data["loss"] for event in events if event.kind == "round"] == [line["loss"] for line in leaders]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("score", ["wanda", "ria", "magnitude"])
+def test_the_ranks_of_a_later_round_give_the_masks_of_the_prune_that_follows(tokenizer, text, score):
+    from trim_prune.calibration.text import open_text
+    from trim_prune.calibration.tokens import calibration_tokens
+    from trim_prune.dense import DenseModel
+    from trim_prune.events import Events
+    from trim_prune.models.capture import Capture
+    from trim_prune.models.discover import find_blocks
+    from trim_prune.msp.levels import Scale
+    from trim_prune.msp.ranks import measure_ranks
+    from trim_prune.states import States
+    from trim_prune.timing import Timings
+
+    model, levels, cpu = make_model("llama", num_hidden_layers=3), (3, 1, 2), torch.device("cpu")
+    rules = [{"match": f"model.layers.{i}.*", "sparsity": 1 - level / 8} for i, level in enumerate(levels)]
+    recipe = Recipe.build({"score": score, "pattern": "of 8", "sparsity": 0.75, "samples": 4, "seqlen": 16})
+    calibration = calibration_tokens(tokenizer, open_text([text]), samples=4, seqlen=16, seed=recipe.seed)
+    capture = Capture(model, find_blocks(model), calibration.token_ids)
+    batches = torch.split(calibration.token_ids, recipe.batch_size)
+    states = States([capture(batch) for batch in batches], cpu)
+    dense = DenseModel(capture, states, calibration, recipe.batch_size, cpu, Events(), Timings(), None)
+    by_linear = {linear: level for block, level in zip(dense.blocks, levels, strict=True) for linear in block.linears}
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    ranks = measure_ranks(dense, recipe, Scale((0.5,)), by_linear)
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    following = prune(
+        model,
+        {"score": score, "pattern": "of 8", "sparsity": 0.75, "samples": 4, "seqlen": 16}
+        | {"layers": "table", "table": rules},
+        [text],
+        tokenizer=tokenizer,
+    )
+    for linear, rank in ranks.items():
+        assert torch.equal(linear.module.weight == 0, rank >= by_linear[linear]), linear.name
+    assert following.sparsity.pruned == sum(int((rank >= by_linear[linear]).sum()) for linear, rank in ranks.items())
 
 
 @pytest.mark.parametrize("rows", ["uniform", "trim", "optimal", "whole"])
@@ -126,9 +175,12 @@ def test_layers_are_written_for_every_layer_budget(tokenizer, text, tmp_path, wi
 def test_the_search_is_told_in_a_file_and_a_plot(pruned, tmp_path):
     _, events = pruned(out=tmp_path / "out")
     lines = [json.loads(line) for line in (tmp_path / "out" / search.HISTORY_FILE).read_text().splitlines()]
-    assert [line["generation"] for line in lines if "generation" in line] == list(range(len(searches(events))))
-    best = min(c["losses"][1] for line in lines for c in line.get("candidates", []) if len(c["losses"]) == 2)
+    told = [(event["round"], event["generation"]) for event in searches(events)]
+    assert [(line["round"], line["generation"]) for line in lines if "generation" in line] == told
+    last = [line for line in lines if line.get("round") == told[-1][0]]
+    best = min(c["losses"][1] for line in last for c in line.get("candidates", []) if len(c["losses"]) == 2)
     assert best == searches(events)[-1]["best"]
+    assert len(lines[0]["sensitivity"]) == LAYERS
     assert "<svg" in (tmp_path / "out" / search.PLOT_FILE).read_text()
 
 

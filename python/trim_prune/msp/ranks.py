@@ -1,0 +1,49 @@
+"""The ranks by which a search masks weights, as one pass over the calibration text finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..calibration.statistics import Collector, LinearStatistics
+from ..dense import DenseModel
+from ..models.device import on_device
+from ..models.discover import Linear
+from .fitness import restored
+from .levels import Scale, rank_linear, rank_needs
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
+
+
+def measure_ranks(
+    dense: DenseModel, recipe: Recipe, scale: Scale, levels: Mapping[Linear, int] | None
+) -> dict[Linear, Tensor]:
+    """The ranks of all weights (uint8 [R, C]), by the inputs that the linears get.
+
+    ``levels``: those inputs come from blocks that are pruned to these levels, as in the sequential prune that will
+    follow, so that a vector is judged by the masks that it would get; None: from the dense model. The weights are
+    afterwards as they were.
+    """
+    needs = rank_needs(recipe)
+    if not needs:
+        linears = [linear for block in dense.blocks for linear in block.linears]
+        return {linear: rank_linear(recipe, scale, linear, LinearStatistics()) for linear in linears}
+    ranks, walked = {}, dense.states.twin()
+    for block in dense.blocks:
+        collector = Collector(block.linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "ranks"))
+        with on_device(block.module, dense.device), restored(block):
+            if levels is None:
+                walked.propagate(block, collector)
+            else:
+                walked.collect(block, collector)
+            for linear in block.linears:
+                ranks[linear] = rank_linear(recipe, scale, linear, collector.statistics(linear))
+                if levels is not None:
+                    linear.module.weight.data.masked_fill_(ranks[linear] >= levels[linear], 0)
+            if levels is not None:
+                walked.propagate(block)
+    return ranks
