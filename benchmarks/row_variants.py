@@ -1,4 +1,4 @@
-"""Optimal rows as they were tried otherwise: other units of error, and one budget for several linears.
+"""Optimal rows as they were tried otherwise: other errors, fewer inputs, one budget for several linears.
 
 Registered for ``python -m benchmarks.quality --also``; none is better enough to be an option, see benchmarks/README.md.
 """
@@ -6,6 +6,7 @@ Registered for ``python -m benchmarks.quality --also``; none is better enough to
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -15,6 +16,7 @@ import trim_kernels
 from trim_prune.budgets.layers import LayerRequest, register_layer_budget
 from trim_prune.budgets.rows import RowDecision, RowRequest, register_row_budget
 from trim_prune.budgets.rows.optimal import error_curve
+from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.models.discover import Linear
 from trim_prune.scores import SCORES, ScoreRequest
 
@@ -29,6 +31,17 @@ def optimal_relative(request: RowRequest) -> RowDecision:
 def optimal_root(request: RowRequest) -> RowDecision:
     """The sum of E_i(k_i) / sqrt(E_i(all)), half way between the two."""
     return _optimal(request, 0.5)
+
+
+@register_row_budget("optimal_vectors", needs=["search_inputs"])
+def optimal_vectors(request: RowRequest) -> RowDecision:
+    """The plain sum over the input vectors that TRIM looks at, in place of all tokens; the band is that of all."""
+    inputs = request.statistics.search_inputs.float()
+    statistics = LinearStatistics()
+    statistics.tokens = request.statistics.tokens
+    statistics.gram = inputs @ inputs.T
+    curve, first = error_curve(replace(request, statistics=statistics))
+    return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
 
 
 def _optimal(request: RowRequest, power: float) -> RowDecision:

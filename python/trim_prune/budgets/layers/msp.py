@@ -25,8 +25,8 @@ def msp(request: LayerRequest) -> Sequence[float]:
     From the paper: the sensitivity of a unit is the trace of its Fisher information, sensitive units begin with more
     weights, vectors of equal overall sparsity are bettered by crossover and mutation, judged by the pruned model, and
     the best one goes to any pruner. Ours, where the paper could not be read or is silent: everything in
-    :class:`trim_prune.options.MspOptions`, integer levels that meet the budget exactly, judgement by stages, and masks
-    of the dense model's statistics in the search.
+    :class:`trim_prune.options.MspOptions`, integer levels that meet the budget exactly, judgement by stages, and the
+    masks and rounds of :mod:`trim_prune.msp.rounds`.
     """
     sparsities = search(request)
     return [sparsities[linear] for linear in request.linears]
