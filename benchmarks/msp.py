@@ -154,7 +154,7 @@ def _keeps(linears: list[Any]) -> list[int]:
 class Ledger:
     """What searches took, also where a row takes the search of an earlier one."""
 
-    PHASES = ("ranks", "search")
+    PHASES = ("ranks", "evolution")
 
     def __init__(self) -> None:
         self._sensitivity = 0.0
@@ -167,8 +167,7 @@ class Ledger:
 
     def row(self, recipe: Recipe, timings: Mapping[str, float]) -> dict[str, Any]:
         """The figures of a row that was just pruned."""
-        apart = ("sensitivity", *self.PHASES) if recipe.layers == "msp" else ()
-        seconds = sum(value for phase, value in timings.items() if phase not in apart)
+        seconds = sum(value for phase, value in timings.items() if phase not in ("sensitivity", *self.PHASES))
         if recipe.layers != "msp":
             return {"seconds": seconds, "search_seconds": 0.0, "evaluations": 0, "evaluations_per_second": 0.0}
         self._sensitivity = max(self._sensitivity, timings.get("sensitivity", 0.0))

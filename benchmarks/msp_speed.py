@@ -30,7 +30,11 @@ FIRST, GENERATIONS, COPIES = 8, 2, 1
 
 @torch.no_grad()
 def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str, Any]:
-    """Seconds for a candidate in generations after the first, and seconds of the plain way, on the same tokens."""
+    """Seconds for a candidate in generations after the first, and for one in the plain way.
+
+    ``search``: all stages together, of which most candidates see the first one only; ``copy``: the tokens of the last
+    stage, as a judgement of the same worth takes. ``search_first`` and ``copy_first``: the tokens of the first stage.
+    """
     assert recipe.pattern is not None
     assert recipe.seqlen is not None
     options, of = recipe.msp, recipe.pattern.of

@@ -31,10 +31,15 @@ class Lines:
         if event.kind == "phase":
             self._start = event.time
             self._print(data["name"])
+        elif event.kind == "sensitivity":
+            self._start = event.time
+            self._print(f"sensitivity {data['sequence']}/{data['sequences']}")
         elif event.kind == "search":
             where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
+            self._start = event.time
             self._print(f"{where}  {_search_summary(data)}")
         elif event.kind == "round":
+            self._start = event.time
             self._print(_round_summary(data))
         elif event.kind == "block":
             done = data["block"] + 1

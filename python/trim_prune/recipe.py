@@ -170,6 +170,12 @@ class Recipe(Strict):
                 got=str(self.sparsity),
                 fix=f"leave the sparsity out, or write pattern: of {self.pattern.of}",
             )
+        if self.pattern.keep is not None and self.layers != "uniform":
+            raise TrimPruneError(
+                f"a pattern says what every linear keeps, and layer budget {self.layers!r} says otherwise",
+                got=f"pattern: {self.pattern}, layers: {self.layers}",
+                fix=f"write pattern: of {self.pattern.of} and sparsity: {self.pattern.sparsity:g}, or leave layers out",
+            )
         if self.rows != "uniform":
             raise TrimPruneError(
                 "a pattern leaves nothing to a row budget",

@@ -9,9 +9,17 @@ from trim_prune import Event
 from trim_prune.progress import Bars, Lines, progress_for
 
 BLOCK = {"seconds": 2.0, "baseline_quality": 0.5, "quality": 0.75}
+SEARCH = {"round": 0, "rounds": 2, "generation": 1, "generations": 3, "fitness": "kl"} | {
+    "best": 1.25,
+    "uniform": 2.5,
+    "seconds": 4.0,
+}
 EVENTS = [
     Event("start", {}, 0.0),
-    Event("phase", {"name": "prune"}, 10.0),
+    Event("phase", {"name": "prune"}, 1.0),
+    Event("sensitivity", {"sequence": 2, "sequences": 4}, 3.0),
+    Event("search", SEARCH, 5.0),
+    Event("round", {"round": 0, "rounds": 2, "fitness": "kl", "loss": 1.5}, 10.0),
     Event("calibration", {"batch": 1, "batches": 1}, 11.0),
     Event("warning", {"message": "mind [the] gap"}, 11.0),
     Event("linear", {"name": "up"}, 12.0),
@@ -37,6 +45,9 @@ def test_without_a_terminal_there_is_a_plain_line_per_block(capsys):
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "prune",
+        "sensitivity 2/4",
+        "round 1/2 generation 1/3  kl 1.2500, uniform 2.5000  4.0 s",
+        "round 1/2  kl 1.5000 by masks of its own",
         "warning: mind [the] gap",
         "block 1/3  2.0 s  quality 0.5000 -> 0.7500  about 8 s left",
         "block 2/3  1.0 s  about 4 s left",
@@ -50,6 +61,8 @@ def test_on_a_terminal_there_are_bars_for_calibration_and_blocks():
     assert "capture" in shown
     assert "blocks" in shown
     assert "2/3" in shown
+    assert "kl 1.2500, uniform 2.5000" in shown
+    assert "kl 1.5000 by masks of its own" in shown
     assert "quality 0.5000 -> 0.7500" in shown
     assert "warning: mind [the] gap" in shown
 

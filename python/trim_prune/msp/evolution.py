@@ -32,7 +32,10 @@ Generation = tuple[Candidate, ...]
 
 @dataclass(frozen=True)
 class Found:
-    """The best vectors of a search, best first, which have offspring, and the uniform one."""
+    """The best vectors of a search, best first, which have offspring, and the uniform one.
+
+    ``evaluations``: how often a vector was judged by the tokens of a stage.
+    """
 
     parents: tuple[Candidate, ...]
     uniform: Candidate

@@ -22,7 +22,7 @@ from ..tiles import row_tiles
 from .space import Levels
 
 CACHE_BYTES = 2 << 30
-"""Bound on the block outputs that a stage keeps for the offspring of its candidates."""
+"""Bound on the block outputs that are kept for the offspring of candidates."""
 POSITIONS_AT_ONCE = 512
 
 Path = tuple[tuple[int, ...], ...]
@@ -90,6 +90,7 @@ class Fitness:
         self._unit = {linear: number for number, unit in enumerate(units) for linear in unit}
         self._stages = stages
         self._kept: list[dict[Path, list[Tensor]]] = [{} for _ in stages]
+        self._stride = 1
         self._sums: list[dict[Levels, float]] = [{} for _ in stages]
         self.block_runs = 0
 
@@ -118,20 +119,36 @@ class Fitness:
         """The outputs of the last block, all candidates block by block: every distinct beginning runs once."""
         blocks, states, kept = self.dense.blocks, self._stages[stage].states, self._kept[stage]
         reached = [_depth(path, kept) for path in paths]
-        stride = _stride(len(paths), states, len(blocks))
+        # Held here, since what is kept may be thinned out on the way.
+        starts = {path[:known]: kept[path[:known]] for path, known in zip(paths, reached, strict=True) if known}
         before: dict[Path, list[Tensor]] = {(): states.hidden}
         for depth, block in enumerate(blocks, start=1):
             wanted = {path[:depth] for path, known in zip(paths, reached, strict=True) if known < depth}
             after: dict[Path, list[Tensor]] = {}
+            if not wanted:
+                continue
             with on_device(block.module, self.dense.device), restored(block) as dense:
                 for levels, prefixes in _by_last(wanted).items():
                     self._mask(dense, levels)
                     for prefix in prefixes:
-                        after[prefix] = self._block(block, states, before.get(prefix[:-1]) or kept[prefix[:-1]])
-            if depth % stride == 0 or depth == len(blocks):
-                kept.update(after)
+                        after[prefix] = self._block(block, states, before.get(prefix[:-1]) or starts[prefix[:-1]])
+            if depth < len(blocks) and depth % self._stride == 0:
+                self._keep(stage, after)
             before = after
-        return [kept[path] for path in paths]
+        return [before[path] for path in paths]
+
+    def _keep(self, stage: int, outputs: Mapping[Path, list[Tensor]]) -> None:
+        """Keep outputs of every block, or, where they get too many, of every second one, every fourth, and so on."""
+        self._kept[stage].update(outputs)
+        while self._stride < len(self.dense.blocks) and self._kept_bytes() > CACHE_BYTES:
+            self._stride *= 2
+            for kept in self._kept:
+                for path in [path for path in kept if len(path) % self._stride]:
+                    del kept[path]
+
+    def _kept_bytes(self) -> int:
+        outputs = [hidden for kept in self._kept for output in kept.values() for hidden in output]
+        return sum(hidden.numel() * hidden.element_size() for hidden in outputs)
 
     def _block(self, block: Block, states: States, hidden: Sequence[Tensor]) -> list[Tensor]:
         self.block_runs += 1
@@ -208,12 +225,6 @@ def _ends(stages: Sequence[int], seqlen: int) -> list[int]:
     for tokens in stages:
         ends.append(max(math.ceil(tokens / seqlen), ends[-1] + 1))
     return ends
-
-
-def _stride(candidates: int, states: States, blocks: int) -> int:
-    """Outputs are kept of every so many blocks."""
-    size = sum(hidden.numel() * hidden.element_size() for hidden in states.hidden)
-    return max(1, math.ceil(size * candidates * blocks / CACHE_BYTES))
 
 
 @contextmanager

@@ -16,10 +16,13 @@ from ..cache import add_tensor, cache_file
 from ..events import to_json
 from .evolution import Candidate, Generation
 
+FORMAT = 1
+"""Of the entries; another one, or another way to search, makes old journals unread."""
+
 
 def subject_digest(model: nn.Module, *facts: Any) -> str:
     """One string for a search: the bytes of the model's parameters, and what else decides what it finds."""
-    digest = hashlib.sha256(to_json(facts).encode())
+    digest = hashlib.sha256(to_json([FORMAT, *facts]).encode())
     for name, parameter in model.named_parameters():
         digest.update(f"{name} ".encode())
         add_tensor(digest, parameter)
@@ -67,9 +70,12 @@ class Journal:
         end = 0
         for line in file:
             try:
-                self.entries.append(json.loads(line))
+                entry = json.loads(line)
             except ValueError:
                 break
+            if not line.endswith(b"\n"):
+                break
+            self.entries.append(entry)
             end += len(line)
         file.seek(end)
         file.truncate()
@@ -98,7 +104,10 @@ def _opened(path: Path) -> IO[bytes]:
     return file
 
 
-def _candidate(entry: dict[str, Any]) -> Candidate:
-    # JSON has no infinity: it was written as null.
-    losses = tuple(math.inf if loss is None else float(loss) for loss in entry["losses"])
-    return Candidate(tuple(entry["levels"]), losses)
+def finite_or_infinite(loss: float | None) -> float:
+    """A loss as it was; what is not finite is written as null, and as bad as can be."""
+    return loss if loss is not None and math.isfinite(loss) else math.inf
+
+
+def _candidate(entry: Mapping[str, Any]) -> Candidate:
+    return Candidate(tuple(entry["levels"]), tuple(map(finite_or_infinite, entry["losses"])))

@@ -43,7 +43,8 @@ def make_space(request: LayerRequest, units: Sequence[Sequence[Linear]]) -> tupl
     options, pattern, sparsity = request.recipe.msp, request.recipe.pattern, request.sparsity
     costs = tuple(sum(linear.size for linear in unit) for unit in units)
     if pattern is not None:
-        mean = pattern.of * (1 - sparsity)
+        # 1 - 0.7 is a little more than 0.3.
+        mean = round(pattern.of * (1 - sparsity), 9)
         low, high = max(1, math.ceil(mean - options.reach)), min(pattern.of, math.floor(mean + options.reach))
         # Half a weight more, since the count is a rounded number.
         budget = pattern.of * (sum(costs) - request.prune_count) + pattern.of // 2
@@ -84,8 +85,8 @@ def rank_linear(recipe: Recipe, scale: Scale, linear: Linear, statistics: Linear
     rank = torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device)
     for sparsity in scale.sparsities:
         count = round(sparsity * weight.numel())
-        decision = ROW_BUDGETS.get(recipe.rows).function(RowRequest(weight, importance, statistics, count, recipe))
-        counts = decision.prune_count.to(weight.device)
+        request = RowRequest(weight, importance, statistics, count, recipe, linear.name)
+        counts = ROW_BUDGETS.get(recipe.rows).function(request).prune_count.to(weight.device)
         rank += ~trim_kernels.row_mask(weight, counts, column_scale=importance.column_scale, score=importance.score)
     return rank
 

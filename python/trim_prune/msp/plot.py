@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .journal import finite_or_infinite, generation_of
 from .levels import Scale
 from .space import Levels
 
@@ -36,16 +36,16 @@ def plot_search(
         begun = place
         best_yet: list[float] = []
         for entry in (entry for entry in generations if entry["round"] == number):
-            finals = [x["losses"][-1] for x in entry["candidates"] if len(x["losses"]) == stages]
+            finals = [x.losses[-1] for x in generation_of(entry) if len(x.losses) == stages]
             losses.plot([place] * len(finals), finals, ".", color="tab:gray", markersize=3)
-            best_yet.append(min([*finals, *best_yet[-1:]], key=_or_infinity))
+            best_yet.append(min([*finals, *best_yet[-1:]]))
             place += 1
         label = "best so far, by the masks of its round" if number == 0 else None
         losses.plot(range(begun, place), best_yet, color="tab:blue", label=label)
         for entry in (entry for entry in history if entry["round"] == number and "loss" in entry):
             label = "best of a round, by masks of its own" if number == 0 else None
-            losses.plot([place - 1], [entry["loss"]], "x", color="tab:red", label=label)
-    uniform = generations[0]["candidates"][0]["losses"][-1]
+            losses.plot([place - 1], [finite_or_infinite(entry["loss"])], "x", color="tab:red", label=label)
+    uniform = generation_of(generations[0])[0].losses[-1]
     losses.axhline(uniform, linestyle="--", color="tab:orange", label="uniform")
     losses.set_xlabel("generation")
     losses.set_ylabel("KL to the dense model, nats per token" if fitness == "kl" else "nats per token")
@@ -58,7 +58,3 @@ def plot_search(
         twin.semilogy(range(len(sensitivity)), sensitivity, ":", color="tab:gray")
         twin.set_ylabel("sensitivity per weight (dotted)")
     figure.savefig(path)
-
-
-def _or_infinity(loss: float | None) -> float:
-    return math.inf if loss is None else loss

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from trim_kernels.precision import full_float32
+
 from ..calibration.statistics import Collector, LinearStatistics
 from ..dense import DenseModel
 from ..models.device import on_device
@@ -35,15 +37,19 @@ def measure_ranks(
     ranks, walked = {}, dense.states.twin()
     for block in dense.blocks:
         collector = Collector(block.linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "ranks"))
+        homes = {linear: linear.module.weight.device for linear in block.linears}
         with on_device(block.module, dense.device), restored(block):
             if levels is None:
                 walked.propagate(block, collector)
             else:
                 walked.collect(block, collector)
             for linear in block.linears:
-                ranks[linear] = rank_linear(recipe, scale, linear, collector.statistics(linear))
+                statistics = collector.statistics(linear)
+                with full_float32(dense.device):
+                    rank = rank_linear(recipe, scale, linear, statistics)
                 if levels is not None:
-                    linear.module.weight.data.masked_fill_(ranks[linear] >= levels[linear], 0)
+                    linear.module.weight.data.masked_fill_(rank >= levels[linear], 0)
+                ranks[linear] = rank.to(homes[linear])
             if levels is not None:
                 walked.propagate(block)
     return ranks

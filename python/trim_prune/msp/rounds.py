@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from random import Random
@@ -13,7 +12,7 @@ from ..dense import DenseModel
 from ..models.discover import Linear
 from .evolution import Found, Generation, evolve
 from .fitness import Fitness, held_out_stages
-from .journal import Journal, generation_entry, generation_of
+from .journal import Journal, finite_or_infinite, generation_entry, generation_of
 from .levels import Scale
 from .ranks import measure_ranks
 from .space import Levels, Space, first_population
@@ -30,6 +29,9 @@ class Rounds:
     ones may be a worse one by the others. So each later round judges by masks of the sequential prune of the best
     vector before it, and begins with that round's parents. The result is, of the best vectors of all rounds, the one
     that is best by masks of its own.
+
+    "Its own" means a prune by the search's score and the row budget. Where the recipe also changes weights (SparseGPT,
+    a correction), reorders columns or captures inputs again within a block, that is near the truth and no more.
     """
 
     def __init__(
@@ -112,8 +114,8 @@ class Rounds:
         known = self._entries(number, "loss")
         if known:
             self.history += known
-            return _or_infinity(known[0]["loss"])
-        loss = _or_infinity([judge([levels], stage)[0] for stage in range(len(self.recipe.msp.stages))][-1])
+            return finite_or_infinite(known[0]["loss"])
+        loss = finite_or_infinite([judge([levels], stage)[0] for stage in range(len(self.recipe.msp.stages))][-1])
         self._add({"round": number, "levels": levels, "loss": loss})
         options = self.recipe.msp
         self.dense.events.emit("round", round=number, rounds=options.rounds, loss=loss, fitness=options.fitness)
@@ -152,8 +154,3 @@ class _Judge:
     def retain(self, candidates: Iterable[Levels]) -> None:
         if self._fitness is not None:
             self._fitness.retain(candidates)
-
-
-def _or_infinity(loss: float | None) -> float:
-    """What is not finite was written as null."""
-    return loss if loss is not None and math.isfinite(loss) else math.inf

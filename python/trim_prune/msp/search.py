@@ -13,6 +13,7 @@ from ..dense import DenseModel
 from ..events import to_json
 from ..models.device import rest_on_device
 from ..models.discover import Linear
+from ..models.staging import write_errors
 from .fisher import FisherSums, fisher_sums
 from .journal import Journal, subject_digest
 from .levels import make_space, search_score, sparsities_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 HISTORY_FILE, PLOT_FILE = "search.jsonl", "search.svg"
 UNREAD = {
-    *("preset", "samples", "batch_size", "device", "strict", "recapture", "correction", "damping", "permute", "layers"),
+    *("preset", "samples", "batch_size", "device", "strict", "recapture", "correction", "permute", "layers"),
     *("solver", "sparsegpt", "swaps", "alps"),
 }
 HOW_LONG = {"rounds"}
@@ -41,17 +42,22 @@ def search(request: LayerRequest) -> Mapping[Linear, float]:
     assert dense is not None
     units = list(request.blocks.values()) if recipe.msp.unit == "block" else [[linear] for linear in request.linears]
     space, scale = make_space(request, units)
+    only = space.uniform([0.0] * len(units))
+    if set(only) in ({space.low}, {space.high}):
+        dense.events.warn(f"nothing to search: at sparsity {request.sparsity:g} all units have the same level")
+        return sparsities_of(only, scale, units)
     with rest_on_device(dense.module, dense.blocks, dense.device):
         sensitivity = _sensitivity(recipe, dense, units)
         with (
             _journal(dense, "msp", _facts(recipe), dense.calibration.held_out) as journal,
-            dense.timings.phase("search"),
+            dense.timings.phase("evolution"),
         ):
             rounds = Rounds(dense, recipe, units, space, scale, sensitivity, journal)
             best = rounds.best()
     if dense.folder is not None:
         lines = [to_json(entry) for entry in ({"sensitivity": sensitivity}, *rounds.history)]
-        (dense.folder / HISTORY_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with write_errors(dense.folder):
+            (dense.folder / HISTORY_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
         if find_spec("matplotlib") is None:
             dense.events.warn(f"{PLOT_FILE} is not written without matplotlib: pip install 'trim-kernels[plot]'")
         else:
@@ -70,11 +76,11 @@ def _journal(dense: DenseModel, name: str, facts: object, *tokens: torch.Tensor)
     ids = [part.tolist() for part in (dense.calibration.token_ids, *tokens)]
     journal = Journal(f"{name}-{subject_digest(dense.module, facts, ids)[:32]}.jsonl")
     try:
-        if journal.problem is not None:
-            dense.events.warn(f"if this search is interrupted it has to begin anew: {journal.problem}")
         yield journal
     finally:
         journal.close()
+        if journal.problem is not None:
+            dense.events.warn(f"what this search found is not kept for another run: {journal.problem}")
 
 
 def _sensitivity(recipe: Recipe, dense: DenseModel, units: Sequence[Sequence[Linear]]) -> list[float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -196,14 +197,20 @@ class InterruptionError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("kind", "number"), [("sensitivity", 2), ("search", 0), ("search", 2)])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("sensitivity", 1), ("search", 0), ("search", 2), ("search", 5), ("round", 0), ("round", 1)]
+)
 def test_an_interrupted_search_goes_on_where_it_stopped(pruned, cache_folder, monkeypatch, tmp_path, kind, number):
+    """At the ``number``-th event of a kind: generations are counted over all rounds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     whole, told = pruned()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
+    seen = []
+
     def interrupt(event):
-        if event.kind == kind and event.data.get("sequence", event.data.get("generation")) == number:
+        seen.append(event)
+        if len([event for event in seen if event.kind == kind]) == number + 1:
             raise InterruptionError
 
     with pytest.raises(InterruptionError):
@@ -213,14 +220,67 @@ def test_an_interrupted_search_goes_on_where_it_stopped(pruned, cache_folder, mo
         file.write('{"generation": 99, "candid')
     again, rest = pruned()
     assert keeps(again) == keeps(whole)
-    done = number + 1 if kind == "search" else 0
 
     def facts(events):
         return [{key: value for key, value in data.items() if key != "seconds"} for data in searches(events)]
 
-    assert facts(rest) == facts(told)[done:]
+    assert facts(rest) == facts(told)[len(searches(seen)) :]
     measured = [event.data["sequence"] for event in rest if event.kind == "sensitivity"]
     assert measured == ([3, 4] if kind == "sensitivity" else [])
+
+
+def test_a_search_may_go_on_for_more_rounds(pruned, monkeypatch, tmp_path):
+    _, told = pruned({"msp": SHORT | {"rounds": 1}})
+    long, rest = pruned({"msp": SHORT | {"rounds": 3}})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    anew, every = pruned({"msp": SHORT | {"rounds": 3}})
+    assert keeps(long) == keeps(anew)
+    assert len(searches(told)) + len(searches(rest)) == len(searches(every))
+    assert searches(rest)[0]["round"] == 1
+
+
+@pytest.mark.parametrize("sparsity", [0.875, 0.0])
+def test_with_one_vector_alone_there_is_no_search(pruned, sparsity):
+    result, events = pruned({"sparsity": sparsity})
+    assert keeps(result) == [round(8 * (1 - sparsity))] * LAYERS
+    assert not [event for event in events if event.kind in {"search", "sensitivity"}]
+    assert any("nothing to search" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_losses_that_are_not_finite_do_not_end_a_search(pruned, monkeypatch, tmp_path, loss):
+    from trim_prune.msp.fitness import Fitness
+
+    judged = Fitness.__call__
+
+    def some_not_finite(self, candidates, stage):
+        losses = zip(candidates, judged(self, candidates, stage), strict=True)
+        return [value if sum(levels[:3]) == 6 else loss for levels, value in losses]
+
+    monkeypatch.setattr(Fitness, "__call__", some_not_finite)
+    first, _ = pruned(out=tmp_path / "out")
+    again, events = pruned(out=tmp_path / "again")
+    assert keeps(again) == keeps(first)
+    assert sum(keeps(first)[:3]) == 6
+    assert searches(events) == []
+
+
+def test_optimal_rows_are_ranked_as_the_prune_will_take_them(tokenizer, text):
+    from trim_prune.calibration.statistics import LinearStatistics
+    from trim_prune.models.discover import Linear
+    from trim_prune.msp.levels import Scale, rank_linear
+
+    torch.manual_seed(0)
+    module = torch.nn.Linear(12, 8)
+    statistics = LinearStatistics()
+    statistics.tokens = 100
+    statistics.gram = torch.diag(torch.rand(12) + 0.1)
+    recipe = Recipe.build({"sparsity": 0.5, "score": "magnitude", "layers": "msp", "rows": "optimal"})
+    uniform = Recipe.build({"sparsity": 0.5, "score": "magnitude", "layers": "msp", "rows": "uniform"})
+    scale = Scale((0.75, 0.5, 0.25))
+    ranks = {name: rank_linear(recipe, scale, Linear(name, 0, module), statistics) for name in ("b.q_proj", "b.o_proj")}
+    assert torch.equal(ranks["b.q_proj"], rank_linear(uniform, scale, Linear("b.q_proj", 0, module), statistics))
+    assert not torch.equal(ranks["b.o_proj"], ranks["b.q_proj"])
 
 
 def test_a_finished_search_is_not_run_again_unless_something_differs(pruned):
@@ -239,7 +299,7 @@ def test_without_a_cache_folder_the_search_runs_and_warns(pruned, tmp_path, monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     result, events = pruned()
     assert searches(events)
-    assert any("has to begin anew" in warning for warning in result.warnings)
+    assert any("is not kept for another run" in warning for warning in result.warnings)
 
 
 def test_two_processes_do_not_write_one_journal(tmp_path):
@@ -273,6 +333,7 @@ def test_the_ranks_of_a_pattern_with_a_shorter_group_are_its_masks():
     [
         ({"sparsity": 0.9}, "out of reach of layer budget 'msp'(.|\n)*at most 0.875"),
         ({"pattern": "of 32", "sparsity": 0.75}, "narrower than a group"),
+        ({"pattern": "keep 2 of 8"}, "says otherwise(.|\n)*of 8 and sparsity: 0.75"),
         ({"msp": {"unit": "head"}}, "msp.unit"),
         ({"msp": {"score": "wandas"}}, "unknown score 'wandas'(.|\n)*wanda"),
         ({"msp": {"stages": [64, 64]}}, "more tokens than the one before"),

@@ -28,7 +28,8 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
 
     Every unit gets the whole part of of * (1 - sparsity). What the budget then allows goes to the largest remainders,
     one each, round after round; if the whole parts exceed the budget, the smallest remainders give first. The earlier
-    unit comes first where remainders tie. With units of one size nothing that fits is left over.
+    unit comes first where remainders tie. With units of one size nothing that fits is left over. Integers within the
+    budget stay as they are, unless another level of the largest unit would fit.
 
     Raises:
         ValueError: a sparsity is NaN or infinite.
@@ -38,6 +39,8 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
     counts = [math.floor(wish) for wish in wanted]
     order = sorted(range(len(sizes)), key=lambda unit: (counts[unit] - wanted[unit], unit))
     left = of * (sum(sizes) - total) - sum(size * count for size, count in zip(sizes, counts, strict=True))
+    if counts == wanted and 0 <= left < max(sizes):
+        return counts
     while left < 0:
         for unit in reversed(order):
             if left < 0 and counts[unit] > 0:
