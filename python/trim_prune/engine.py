@@ -185,6 +185,7 @@ def walk(
     moves: list[Move] = []
     _warn_of_coverage(plan.blocks, events)
     _warn_of_refused(plan, events)
+    _warn_of_tails(plan, events)
     budget = LAYER_BUDGETS.get(plan.recipe.layers)
     if not budget.needs_text:
         plan = _divided(plan, timings, {})
@@ -218,6 +219,18 @@ def _warn_of_refused(plan: Plan, events: Events) -> None:
         events.warn(
             "linears keep the order of their columns that might have had another: "
             + ", ".join(f"{reason} ({count})" for reason, count in plan.folds.refused.items())
+        )
+
+
+def _warn_of_tails(plan: Plan, events: Events) -> None:
+    if plan.recipe.pattern is None:
+        return
+    of = plan.recipe.pattern.of
+    widths = Counter(linear.module.weight.shape[1] for linear in plan.linears if linear.module.weight.shape[1] % of)
+    if widths:
+        events.warn(
+            f"groups of {of} do not divide the columns of some linears, whose last, shorter group keeps its share rounded "
+            "up: " + ", ".join(f"{width % of} left of {width} ({count} linears)" for width, count in widths.items())
         )
 
 

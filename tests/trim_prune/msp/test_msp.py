@@ -171,6 +171,8 @@ def test_layers_are_written_for_every_layer_budget(tokenizer, text, tmp_path, wi
     recipe = Recipe.load(tmp_path / "out" / "layers.yaml", {"score": "magnitude"} | rest)
     again = prune(make_model("llama", num_hidden_layers=3, intermediate_size=width), recipe, tokenizer=tokenizer)
     assert [linear.prune_count for linear in again.linears] == [linear.prune_count for linear in result.linears]
+    told = [warning for warning in result.warnings if "4 left of 44 (3 linears)" in warning]
+    assert len(told) == (width == 44)
 
 
 def test_the_search_is_told_in_a_file_and_a_plot(pruned, tmp_path):
