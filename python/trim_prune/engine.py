@@ -228,9 +228,10 @@ def _warn_of_tails(plan: Plan, events: Events) -> None:
     of = plan.recipe.pattern.of
     widths = Counter(linear.module.weight.shape[1] for linear in plan.linears if linear.module.weight.shape[1] % of)
     if widths:
+        tails = [f"{width % of} left of {width} ({count} linears)" for width, count in widths.items()]
         events.warn(
             f"groups of {of} do not divide the columns of some linears, whose last, shorter group keeps its share, "
-            "rounded up: " + ", ".join(f"{width % of} left of {width} ({count} linears)" for width, count in widths.items())
+            f"rounded up: {', '.join(tails)}"
         )
 
 
