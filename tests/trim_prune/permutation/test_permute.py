@@ -123,7 +123,9 @@ def test_what_is_refused_is_warned_of(tokenizer, text):
     result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
     assert result.warnings == [
         "linears keep the order of their columns that might have had another: "
-        "o_proj: groups of 3 columns do not divide a head of 8 (2)"
+        "o_proj: groups of 3 columns do not divide a head of 8 (2)",
+        "groups of 3 do not divide the columns of some linears, whose last, shorter group keeps its share, "
+        "rounded up: 2 left of 32 (12 linears)",
     ]
     assert sum(linear.permuted is not None for linear in result.linears) == 2
 
