@@ -15,7 +15,7 @@ from torch import Tensor
 import trim_kernels
 from trim_prune.budgets.layers import LayerRequest, register_layer_budget
 from trim_prune.budgets.rows import RowDecision, RowRequest, register_row_budget
-from trim_prune.budgets.rows.optimal import error_curve
+from trim_prune.budgets.rows.optimal import error_curve, left_out, optimal
 from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.models.discover import Linear
 from trim_prune.scores import SCORES, ScoreRequest
@@ -45,6 +45,8 @@ def optimal_vectors(request: RowRequest) -> RowDecision:
 
 
 def _optimal(request: RowRequest, power: float) -> RowDecision:
+    if left_out(request):
+        return optimal(request)
     curve, first = error_curve(request)
     whole = _energy(request.weight.float(), request.statistics.gram)
     unit = whole.clamp(min=1e-12 * float(whole.max())) ** power

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .calibration.tokens import Calibration
 from .events import Events
 from .models.capture import Capture
-from .models.discover import Block
+from .models.discover import Block, Linear
 from .states import States
 from .timing import Timings
 
@@ -22,7 +22,8 @@ class DenseModel:
     """The model as it came, and the text to run it on.
 
     ``states``: of the calibration sequences, at the first block. ``batch_size``: sequences in one forward. ``device``:
-    where blocks compute. ``folder``: where files about the run go; None if nothing is written.
+    where blocks compute. ``folder``: where files about the run go; None if nothing is written. ``output_gradients``: of
+    the linears, where the row budget needs them.
     """
 
     capture: Capture
@@ -33,6 +34,7 @@ class DenseModel:
     events: Events
     timings: Timings
     folder: Path | None
+    output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
 
     @property
     def module(self) -> nn.Module:

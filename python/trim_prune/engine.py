@@ -6,7 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -25,8 +25,9 @@ from .dense import DenseModel
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Capture, Captured
-from .models.device import choose_device, evaluation_mode, on_device
+from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, find_blocks
+from .output_gradients import output_gradients
 from .pattern import Keep
 from .permutation import Folds, Move, Reordered, find_folds, reorder
 from .recipe import Recipe
@@ -52,7 +53,8 @@ class Plan:
     """What will be pruned.
 
     ``folds``: which linears may have their columns reordered; None unless the recipe permutes. ``budgets``: what each
-    linear loses, exactly; None until the layer budget has divided the target.
+    linear loses, exactly; None until the layer budget has divided the target. ``output_gradients``: of the linears, if
+    the row budget needs them.
     """
 
     model: nn.Module
@@ -61,6 +63,7 @@ class Plan:
     blocks: list[Block]
     folds: Folds | None = None
     budgets: dict[Linear, Budget] | None = None
+    output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
 
     @property
     def linears(self) -> list[Linear]:
@@ -100,7 +103,17 @@ def _divided_by_text(
     needs = LAYER_BUDGETS.get(plan.recipe.layers).needs
     statistics = _measure_dense(plan, states, timings) if needs else {}
     batch_size = plan.recipe.batch_size
-    dense = DenseModel(capture, states.twin(), calibration, batch_size, plan.device, events, timings, folder)
+    dense = DenseModel(
+        capture,
+        states.twin(),
+        calibration,
+        batch_size,
+        plan.device,
+        events,
+        timings,
+        folder,
+        plan.output_gradients,
+    )
     return _divided(plan, timings, statistics, dense)
 
 
@@ -191,6 +204,11 @@ def walk(
         plan = _divided(plan, timings, {})
     with evaluation_mode(plan.model):
         capture, states = _capture(plan, calibration, events, timings)
+        if "output_gradient" in plan.recipe.needs:
+            assert capture is not None
+            assert calibration is not None
+            found = _output_gradients(plan, capture, calibration, events, timings)
+            plan = replace(plan, output_gradients=found)
         if budget.needs_text:
             assert capture is not None
             assert calibration is not None
@@ -286,6 +304,19 @@ def _capture(
     return capture, (PairedStates if "drift" in plan.recipe.needs else States)(captured, plan.device)
 
 
+def _output_gradients(
+    plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings
+) -> dict[Linear, Tensor]:
+    """Those of the dense model."""
+    token_ids = calibration.token_ids[: plan.recipe.optimal.sequences]
+
+    def note(number: int) -> None:
+        events.emit("gradients", sequence=number, sequences=len(token_ids))
+
+    with timings.phase("gradients"), rest_on_device(plan.model, plan.blocks, plan.device):
+        return output_gradients(capture, token_ids, plan.device, on_sequence=note)
+
+
 def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear, LinearStatistics]:
     """What the layer budget needs to know of every linear, before anything is pruned."""
     needs, walked = LAYER_BUDGETS.get(plan.recipe.layers).needs, states.twin()
@@ -370,7 +401,9 @@ def _prune_linear(
                 weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
         with timings.phase("search"):
             importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
-            decision = rows.function(RowRequest(weight, importance, statistics, count, recipe, linear.name))
+            gradient = plan.output_gradients.get(linear)
+            wanted = RowRequest(weight, importance, statistics, count, recipe, linear.name, gradient)
+            decision = rows.function(wanted)
             # A budget may have counted on the CPU.
             prune_count = decision.prune_count.to(weight.device)
             pruned = int(prune_count.sum())

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 Kind = Literal[
-    "start", "phase", "calibration", "sensitivity", "search", "round", "linear", "block", "warning", "finish"
+    "start",
+    "phase",
+    "calibration",
+    "gradients",
+    "sensitivity",
+    "search",
+    "round",
+    "linear",
+    "block",
+    "warning",
+    "finish",
 ]
 
 

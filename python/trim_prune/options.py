@@ -97,7 +97,7 @@ class MspOptions(Strict):
     reach: Whole = Field(default=2, ge=1, le=32)
     step: Real = Field(default=0.05, gt=0, le=0.5)
     fitness: Literal["kl", "perplexity"] = "kl"
-    stages: tuple[Annotated[Whole, Field(ge=2)], ...] = Field(default=(1024, 4096, 16384), min_length=1)
+    stages: tuple[Annotated[Whole, Field(ge=2)], ...] = Field(default=(512, 2048, 8192), min_length=1)
     population: Whole = Field(default=24, ge=1)
     offspring: Whole = Field(default=16, ge=1)
     parents: Whole = Field(default=8, ge=1)
@@ -149,11 +149,13 @@ class AlpsOptions(Strict):
 class OptimalOptions(Strict):
     """Options of optimal rows.
 
-    ``spread``: how far the sparsity of a row may be from that of its linear; None: 0.12, or less for few tokens.
-    ``leave_out``: linears that keep uniform rows, by patterns over module names as in a table. By default queries and
-    keys: they meet in products, so the error of their outputs is not what they cost.
+    ``sequences``: so many calibration sequences measure how the loss answers to each output, by which the error of its
+    row counts; 0: all rows count the same. ``spread``: how far the sparsity of a row may be from that of its linear;
+    None: 0.12, or less for few tokens. ``leave_out``: linears that keep uniform rows, by patterns over module names as
+    in a table.
     """
 
+    sequences: Whole = Field(default=8, ge=0)
     spread: Annotated[Real, Field(gt=0, le=1)] | None = None
     leave_out: tuple[str, ...] = ("*.q_proj", "*.k_proj")
 

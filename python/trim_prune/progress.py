@@ -31,9 +31,9 @@ class Lines:
         if event.kind == "phase":
             self._start = event.time
             self._print(data["name"])
-        elif event.kind == "sensitivity":
+        elif event.kind in ("gradients", "sensitivity"):
             self._start = event.time
-            self._print(f"sensitivity {data['sequence']}/{data['sequences']}")
+            self._print(f"{event.kind} {data['sequence']}/{data['sequences']}")
         elif event.kind == "search":
             where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
             self._start = event.time
@@ -78,8 +78,8 @@ class Bars:
             self._progress.console.print(f"[dim]{data['name']}[/dim]")
         elif event.kind == "calibration":
             self._update("capture", data["batch"], data["batches"], "")
-        elif event.kind == "sensitivity":
-            self._update("sensitivity", data["sequence"], data["sequences"], "")
+        elif event.kind in ("gradients", "sensitivity"):
+            self._update(event.kind, data["sequence"], data["sequences"], "")
         elif event.kind == "search":
             per_round = data["generations"] + 1
             done = data["round"] * per_round + data["generation"] + 1

@@ -228,6 +228,8 @@ class Recipe(Strict):
     def needs(self) -> frozenset[Need]:
         """The calibration statistics that correction, score, row budget and solver need together."""
         methods = SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
+        if not self.optimal.sequences:
+            methods -= {"output_gradient"}
         return methods | {"gram", "drift"} if self.correction else methods
 
     @property

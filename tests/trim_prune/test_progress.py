@@ -17,6 +17,7 @@ SEARCH = {"round": 0, "rounds": 2, "generation": 1, "generations": 3, "fitness":
 EVENTS = [
     Event("start", {}, 0.0),
     Event("phase", {"name": "prune"}, 1.0),
+    Event("gradients", {"sequence": 1, "sequences": 8}, 2.5),
     Event("sensitivity", {"sequence": 2, "sequences": 4}, 3.0),
     Event("search", SEARCH, 5.0),
     Event("round", {"round": 0, "rounds": 2, "fitness": "kl", "loss": 1.5}, 10.0),
@@ -45,6 +46,7 @@ def test_without_a_terminal_there_is_a_plain_line_per_block(capsys):
     assert captured.out == ""
     assert captured.err.splitlines() == [
         "prune",
+        "gradients 1/8",
         "sensitivity 2/4",
         "round 1/2 generation 1/3  kl 1.2500, uniform 2.5000  4.0 s",
         "round 1/2  kl 1.5000 by masks of its own",

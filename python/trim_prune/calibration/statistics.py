@@ -17,7 +17,8 @@ from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..factor import Factor, factorise
 from ..models.discover import Linear
 
-Need = Literal["column_energy", "drift", "gram", "search_inputs"]
+Need = Literal["column_energy", "drift", "gram", "output_gradient", "search_inputs"]
+"""What a method reads: of the inputs of a linear, all but ``output_gradient``, which a row request has."""
 Clock = Callable[[], AbstractContextManager[None]]
 
 

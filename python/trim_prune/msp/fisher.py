@@ -1,7 +1,6 @@
 """How strongly the loss answers to the weights of each linear: the trace of the empirical Fisher information.
 
-Memory: the model, the hidden states between the blocks and the logits of one sequence, the activations of one block
-and the gradient of one weight matrix.
+Memory: that of a backward pass, and the gradient of one weight matrix.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..backward import backward, without_gradients
 from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..models.capture import Capture
-from ..models.device import evaluation_mode, on_device
+from ..models.device import evaluation_mode
 from ..models.discover import Linear
 from ..tiles import row_tiles
 
@@ -64,7 +64,7 @@ def fisher_sums(
     linears = [linear for block in capture.blocks for linear in block.linears]
     sums = FisherSums(0, [0.0] * len(linears), [0.0] * len(linears)) if done is None else done
     _check(sums, linears, token_ids)
-    with evaluation_mode(capture.model), _without_gradients(capture.model):
+    with evaluation_mode(capture.model), without_gradients(capture.model):
         for sequence in token_ids[sums.sequences :]:
             squares = _squares(capture, sequence[None], device)
             found = [squares.get(linear, (0.0, 0.0)) for linear in linears]
@@ -79,8 +79,6 @@ def fisher_sums(
 
 
 def _check(sums: FisherSums, linears: Sequence[Linear], token_ids: Tensor) -> None:
-    if token_ids.shape[1] < 2:
-        raise TrimPruneError("a sequence of fewer than 2 tokens predicts nothing", got=f"{token_ids.shape[1]} tokens")
     if sums.sequences > len(token_ids) or not len(sums.trace) == len(sums.weighted) == len(linears):
         raise TrimPruneError(
             "the Fisher sums to go on from belong to another run",
@@ -90,55 +88,12 @@ def _check(sums: FisherSums, linears: Sequence[Linear], token_ids: Tensor) -> No
         )
 
 
-@torch.no_grad()
 def _squares(capture: Capture, token_ids: Tensor, device: torch.device) -> dict[Linear, tuple[float, float]]:
     """Sum of g^2 and of (g w)^2 per linear for one sequence [1, tokens], without the linears that it does not reach."""
-    captured, squares = capture(token_ids), dict[Linear, tuple[float, float]]()
-    home, turns = captured.hidden.device, list(zip(capture.blocks, captured.calls, strict=True))
-    hidden = [captured.hidden]
-    for block, call in turns:
-        with on_device(block.module, device):
-            hidden.append(call.run(block.module, hidden[-1].to(device), device).to(home))
-    gradient = _loss_gradient(capture, token_ids, hidden.pop())
-    for block, call in reversed(turns):
-        inputs = hidden.pop().to(device).detach().requires_grad_()
-        with on_device(block.module, device), _squaring(block.linears, squares), torch.enable_grad():
-            torch.autograd.backward(call.run(block.module, inputs, device), gradient.to(device))
-        assert inputs.grad is not None
-        gradient = inputs.grad
+    squares = dict[Linear, tuple[float, float]]()
+    backward(capture, token_ids, device, lambda linears: _squaring(linears, squares))
     scale = (token_ids.shape[1] - 1) ** -2
     return {linear: (plain * scale, weighted * scale) for linear, (plain, weighted) in squares.items()}
-
-
-def _loss_gradient(capture: Capture, token_ids: Tensor, hidden: Tensor) -> Tensor:
-    """The gradient of the sequence's cross-entropy with respect to what the last block returns, ``hidden``.
-
-    Of the sum over the tokens: that of the mean would be too small for float16.
-    """
-    hidden = hidden.detach().requires_grad_()
-    with torch.enable_grad():
-        logits = capture.logits(token_ids, hidden)
-    slope = torch.zeros_like(logits)
-    predicting, slopes, targets = logits[0, :-1], slope[0, :-1], token_ids[0, 1:].to(logits.device)
-    # By hand, rows at a time: autograd would keep several float32 copies of the logits.
-    for rows in row_tiles(predicting):
-        probabilities, target = predicting[rows].float().softmax(dim=1), targets[rows, None]
-        slopes[rows] = probabilities.scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float32))
-    (gradient,) = torch.autograd.grad(logits, hidden, slope)
-    return gradient
-
-
-@contextmanager
-def _without_gradients(model: nn.Module) -> Iterator[None]:
-    """No parameter has or requires a gradient inside this context; afterwards each is as it was."""
-    before = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
-    try:
-        for parameter, _, _ in before:
-            parameter.requires_grad_(False).grad = None
-        yield
-    finally:
-        for parameter, required, gradient in before:
-            parameter.requires_grad_(required).grad = gradient
 
 
 @contextmanager

@@ -72,7 +72,9 @@ def search_score(recipe: Recipe) -> str:
     return "wanda" if recipe.score == "obs" else recipe.score
 
 
-def rank_linear(recipe: Recipe, scale: Scale, linear: Linear, statistics: LinearStatistics) -> Tensor:
+def rank_linear(
+    recipe: Recipe, scale: Scale, linear: Linear, statistics: LinearStatistics, output_gradient: Tensor | None = None
+) -> Tensor:
     """uint8 [R, C]: a weight stays at every level above its rank.
 
     With a pattern that is its rank in its group. Without one it is the number of levels at which the score and the row
@@ -85,7 +87,7 @@ def rank_linear(recipe: Recipe, scale: Scale, linear: Linear, statistics: Linear
     rank = torch.zeros(weight.shape, dtype=torch.uint8, device=weight.device)
     for sparsity in scale.sparsities:
         count = round(sparsity * weight.numel())
-        request = RowRequest(weight, importance, statistics, count, recipe, linear.name)
+        request = RowRequest(weight, importance, statistics, count, recipe, linear.name, output_gradient)
         counts = ROW_BUDGETS.get(recipe.rows).function(request).prune_count.to(weight.device)
         rank += ~trim_kernels.row_mask(weight, counts, column_scale=importance.column_scale, score=importance.score)
     return rank

@@ -46,7 +46,7 @@ def measure_ranks(
             for linear in block.linears:
                 statistics = collector.statistics(linear)
                 with full_float32(dense.device):
-                    rank = rank_linear(recipe, scale, linear, statistics)
+                    rank = rank_linear(recipe, scale, linear, statistics, dense.output_gradients.get(linear))
                 if levels is not None:
                     linear.module.weight.data.masked_fill_(rank >= levels[linear], 0)
                 ranks[linear] = rank.to(homes[linear])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -89,6 +91,48 @@ def test_a_wider_spread_loses_less(request_for):
         errors.append(error(request, inputs, optimal(request)))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.8 * errors[0]
+
+
+def test_errors_count_by_the_gradient_of_their_output(request_for):
+    """As with weights that are larger by the root of the gradient, where the score ranks each row alike."""
+    request, _ = request_for(20, 30, 300)
+    gradient = torch.rand(20, generator=torch.Generator().manual_seed(1)) * 100
+    weighted = replace(request, output_gradient=gradient)
+    larger = replace(request, weight=request.weight * gradient.sqrt()[:, None])
+    assert torch.equal(optimal(weighted), optimal(larger))
+    assert not torch.equal(optimal(weighted), optimal(request))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+def test_gradients_that_are_all_alike_change_nothing(request_for, value):
+    request, _ = request_for(20, 30, 300)
+    assert torch.equal(optimal(replace(request, output_gradient=torch.full((20,), value))), optimal(request))
+
+
+def test_an_output_that_the_loss_does_not_feel_goes_first(request_for):
+    request, _ = request_for(10, 40, 200, spread=0.25)
+    gradient = torch.ones(10)
+    gradient[3], gradient[7] = 0, 1e6
+    counts = optimal(replace(request, output_gradient=gradient))
+    assert (int(counts[3]), int(counts[7])) == (30, 10)
+
+
+def test_a_model_is_pruned_by_as_many_sequences_as_asked_for(tokenizer, text):
+    def run(sequences):
+        told = []
+        recipe = {"sparsity": 0.6, "rows": "optimal", "samples": 4, "seqlen": 16, "optimal": {"sequences": sequences}}
+        result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer, on_event=told.append)
+        gradients = [event.data for event in told if event.kind == "gradients"]
+        return result, [data["sequence"] for data in gradients], "gradients" in result.timings
+
+    plain, told, timed = run(0)
+    assert (told, timed) == ([], False)
+    two, told, timed = run(2)
+    assert (told, timed) == ([1, 2], True)
+    every, told, _ = run(100)
+    assert told == [1, 2, 3, 4]
+    masks = [result.masks for result in (plain, two, every)]
+    assert all(any(not torch.equal(a[name], b[name]) for name in a) for a, b in pairwise(masks))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 37), (9, 1), (5, 8), (3, 300)])

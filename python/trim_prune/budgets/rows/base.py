@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RowRequest:
-    """One linear, and how many of its weights go in total. ``name``: its path in the model."""
+    """One linear, and how many of its weights go in total.
+
+    ``name``: its path in the model. ``output_gradient``: float32 [R], the mean squared gradient of the loss with
+    respect to each output, see :func:`trim_prune.output_gradients.output_gradients`; None unless a row budget needs it.
+    """
 
     weight: Tensor
     importance: Importance
@@ -26,6 +30,7 @@ class RowRequest:
     prune_count: int
     recipe: Recipe
     name: str = ""
+    output_gradient: Tensor | None = None
 
 
 @dataclass(frozen=True)

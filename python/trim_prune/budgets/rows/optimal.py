@@ -16,19 +16,27 @@ TOKENS_PER_COLUMN = 0.5
 """With fewer calibration tokens the curves fit these tokens and no others: the default spread shrinks in proportion."""
 
 
-@register_row_budget("optimal", needs=["gram"])
+@register_row_budget("optimal", needs=["gram", "output_gradient"])
 def optimal(request: RowRequest) -> RowDecision:
-    """Minimise the sum over rows of E_i(k_i), the squared output error when row i loses its k_i lowest scores.
+    """Minimise the sum over rows of g_i E_i(k_i): what the loss suffers when row i loses its k_i lowest scores.
 
-    E_i(k) = d^T G d, with d the weights that go and G the Gram matrix of all calibration tokens. The share of a
-    row stays within ``optimal.spread`` of that of its linear, by default min(0.12, 0.24 tokens / columns). Linears that
-    ``optimal.leave_out`` names keep uniform rows.
+    E_i(k) = d^T G d is the squared error of the row's output, with d the weights that go and G the Gram matrix of all
+    calibration tokens; g_i the mean squared gradient of the dense model's loss with respect to that output, measured
+    on ``optimal.sequences`` sequences (0: all 1). The share of a row stays within ``optimal.spread`` of that of its
+    linear, by default min(0.12, 0.24 tokens / columns). Linears that ``optimal.leave_out`` names keep uniform rows.
     """
-    if any(fnmatchcase(request.name, pattern) for pattern in request.recipe.optimal.leave_out):
+    if left_out(request):
         rows, columns = request.weight.shape
         return RowDecision(trim_kernels.uniform_counts(rows, columns, request.prune_count))
     curve, first = error_curve(request)
+    if request.output_gradient is not None:
+        curve *= _shares(request.output_gradient).to(curve.device)[:, None]
     return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
+
+
+def left_out(request: RowRequest) -> bool:
+    """Whether the recipe leaves the rows of this linear uniform."""
+    return any(fnmatchcase(request.name, pattern) for pattern in request.recipe.optimal.leave_out)
 
 
 def error_curve(request: RowRequest) -> tuple[Tensor, int]:
@@ -47,3 +55,9 @@ def _band(request: RowRequest) -> tuple[int, int]:
         spread = SPREAD * min(1.0, request.statistics.tokens / (TOKENS_PER_COLUMN * columns))
     even = request.prune_count / request.weight.numel()
     return max(0, math.floor(columns * (even - spread))), min(columns, math.ceil(columns * (even + spread)))
+
+
+def _shares(gradient: Tensor) -> Tensor:
+    """Of the largest one, so that no curve leaves float32; all ones where no token reached the linear."""
+    largest = gradient.max()
+    return gradient / largest if largest > 0 else gradient + 1
