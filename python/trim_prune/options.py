@@ -152,12 +152,13 @@ class OptimalOptions(Strict):
     ``sequences``: so many calibration sequences measure how the loss answers to each output, by which the error of its
     row counts; 0: all rows count the same. ``spread``: how far the sparsity of a row may be from that of its linear;
     None: 0.12, or less for few tokens. ``leave_out``: linears that keep uniform rows, by patterns over module names as
-    in a table.
+    in a table. Where all rows count the same, queries and keys are better left out, ``["*.q_proj", "*.k_proj"]``: they
+    meet in products, so the error of their outputs is not what they cost.
     """
 
     sequences: Whole = Field(default=8, ge=0)
     spread: Annotated[Real, Field(gt=0, le=1)] | None = None
-    leave_out: tuple[str, ...] = ("*.q_proj", "*.k_proj")
+    leave_out: tuple[str, ...] = ()
 
 
 class SparseGPTOptions(Strict):

@@ -87,3 +87,10 @@ def test_what_has_no_gradient_is_refused():
         model.lm_head.weight[5, 5] = torch.nan
     with pytest.raises(TrimPruneError, match=r"NaN or infinity in the gradient of the outputs(.|\n)*block 0"):
         output_gradients(capture, TOKENS, CPU)
+
+
+def test_a_model_without_a_head_is_refused():
+    """Of Llama, what gives hidden states; errors alone need no more."""
+    model = make_model("llama").model
+    with pytest.raises(TrimPruneError, match=r"predicts no tokens(.|\n)*language-model head"):
+        output_gradients(captured(model), TOKENS, CPU)

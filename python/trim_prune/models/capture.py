@@ -97,7 +97,14 @@ class Capture:
 
         with _forwards(self.blocks, passthrough):
             output = self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
-        logits: Tensor = output.logits
+        logits = getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise TrimPruneError(
+                "the model predicts no tokens",
+                expected="logits among its outputs",
+                got=type(output).__name__,
+                fix="give the model with its language-model head",
+            )
         return logits
 
     def _probe(self, token_ids: Tensor) -> None:
