@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -45,7 +44,7 @@ def optimal_vectors(request: RowRequest) -> RowDecision:
 
 
 def _optimal(request: RowRequest, power: float) -> RowDecision:
-    if left_out(request):
+    if left_out(request.name, request.recipe):
         return optimal(request)
     curve, first = error_curve(request)
     whole = _energy(request.weight.float(), request.statistics.gram)
@@ -82,46 +81,27 @@ def shared_block_relative(request: LayerRequest) -> Sequence[float]:
     return _shared(request, {linear: linear.block for linear in request.linears}, relative=True)
 
 
-@register_layer_budget("shared_block_gradient", needs=["gram", "column_energy"])
-def shared_block_gradient(request: LayerRequest) -> Sequence[float]:
-    """One budget for all linears of a block, with errors that count by the gradient of their outputs."""
-    return _shared(request, {linear: linear.block for linear in request.linears}, relative=False, gradient=True)
-
-
-@register_layer_budget("shared_model_gradient", needs=["gram", "column_energy"])
-def shared_model_gradient(request: LayerRequest) -> Sequence[float]:
-    """One budget for all linears of the model, likewise."""
-    return _shared(request, dict.fromkeys(request.linears, 0), relative=False, gradient=True)
-
-
-def _shared(
-    request: LayerRequest, group: Mapping[Linear, Hashable], *, relative: bool, gradient: bool = False
-) -> Sequence[float]:
+def _shared(request: LayerRequest, group: Mapping[Linear, Hashable], *, relative: bool) -> Sequence[float]:
     """The shares at which a single multiplier minimises the summed error of each group of linears."""
     found = dict.fromkeys(request.linears, request.sparsity)
     for key in dict.fromkeys(group.values()):
-        linears = [linear for linear in request.linears if group[linear] == key and not _left_out(request, linear)]
+        linears = [
+            linear for linear in request.linears if group[linear] == key and not left_out(linear.name, request.recipe)
+        ]
         if linears:
-            curves = [_linear_curve(request, linear, relative=relative, gradient=gradient) for linear in linears]
+            curves = [_linear_curve(request, linear, relative=relative) for linear in linears]
             wanted = round(request.sparsity * sum(linear.size for linear in linears))
             for linear, count in zip(linears, _divided(curves, wanted), strict=True):
                 found[linear] = count / linear.size
     return list(found.values())
 
 
-def _left_out(request: LayerRequest, linear: Linear) -> bool:
-    return any(fnmatchcase(linear.name, pattern) for pattern in request.recipe.optimal.leave_out)
-
-
-def _linear_curve(request: LayerRequest, linear: Linear, *, relative: bool, gradient: bool) -> tuple[Tensor, int]:
+def _linear_curve(request: LayerRequest, linear: Linear, *, relative: bool) -> tuple[Tensor, int]:
     weight, statistics, recipe = linear.module.weight.data, request.statistics[linear], request.recipe
     importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
     count = round(request.sparsity * linear.size)
     curve, first = error_curve(RowRequest(weight, importance, statistics, count, recipe, linear.name))
     unit = float(_energy(weight.float(), statistics.gram).sum()) if relative else 1.0
-    if gradient:
-        assert request.dense is not None
-        curve = curve * request.dense.output_gradients[linear][:, None]
     return curve.double() / unit, first
 
 

@@ -100,8 +100,8 @@ def _divided_by_text(
     folder: Path | None,
 ) -> Plan:
     """As :func:`_divided`, by a layer budget that sees the dense model at work."""
-    needs = LAYER_BUDGETS.get(plan.recipe.layers).needs
-    statistics = _measure_dense(plan, states, timings) if needs else {}
+    needs = LAYER_BUDGETS.get(plan.recipe.layers).needs - {"output_gradient"}
+    statistics = _measure_dense(plan, needs, states, timings) if needs else {}
     batch_size = plan.recipe.batch_size
     dense = DenseModel(
         capture,
@@ -204,7 +204,7 @@ def walk(
         plan = _divided(plan, timings, {})
     with evaluation_mode(plan.model):
         capture, states = _capture(plan, calibration, events, timings)
-        if "output_gradient" in plan.recipe.needs:
+        if plan.recipe.gradient_sequences:
             assert capture is not None
             assert calibration is not None
             found = _output_gradients(plan, capture, calibration, events, timings)
@@ -308,7 +308,7 @@ def _output_gradients(
     plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings
 ) -> dict[Linear, Tensor]:
     """Those of the dense model."""
-    token_ids = calibration.token_ids[: plan.recipe.optimal.sequences]
+    token_ids = calibration.token_ids[: plan.recipe.gradient_sequences]
 
     def note(number: int) -> None:
         events.emit("gradients", sequence=number, sequences=len(token_ids))
@@ -317,9 +317,11 @@ def _output_gradients(
         return output_gradients(capture, token_ids, plan.device, on_sequence=note)
 
 
-def _measure_dense(plan: Plan, states: States, timings: Timings) -> dict[Linear, LinearStatistics]:
+def _measure_dense(
+    plan: Plan, needs: frozenset[Need], states: States, timings: Timings
+) -> dict[Linear, LinearStatistics]:
     """What the layer budget needs to know of every linear, before anything is pruned."""
-    needs, walked = LAYER_BUDGETS.get(plan.recipe.layers).needs, states.twin()
+    walked = states.twin()
     found: dict[Linear, LinearStatistics] = {}
     for block in plan.blocks:
         collector = _collector(plan, block.linears, needs, timings)

@@ -16,6 +16,7 @@ Kind = Literal[
     "calibration",
     "gradients",
     "sensitivity",
+    "errors",
     "search",
     "round",
     "linear",

@@ -34,6 +34,9 @@ class Lines:
         elif event.kind in ("gradients", "sensitivity"):
             self._start = event.time
             self._print(f"{event.kind} {data['sequence']}/{data['sequences']}")
+        elif event.kind == "errors":
+            self._start = event.time
+            self._print(f"errors of block {data['block'] + 1}/{data['blocks']}")
         elif event.kind == "search":
             where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
             self._start = event.time
@@ -80,6 +83,8 @@ class Bars:
             self._update("capture", data["batch"], data["batches"], "")
         elif event.kind in ("gradients", "sensitivity"):
             self._update(event.kind, data["sequence"], data["sequences"], "")
+        elif event.kind == "errors":
+            self._update("errors", data["block"] + 1, data["blocks"], "")
         elif event.kind == "search":
             per_round = data["generations"] + 1
             done = data["round"] * per_round + data["generation"] + 1

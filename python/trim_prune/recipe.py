@@ -46,19 +46,19 @@ from .scores import SCORES
 from .solvers import SOLVERS
 
 GROUPS = {
-    "trim": "rows",
-    "owl": "layers",
-    "alphapruning": "layers",
-    "dlp": "layers",
-    "msp": "layers",
-    "table": "layers",
-    "ria": "score",
-    "optimal": "rows",
-    "sparsegpt": "solver",
-    "swaps": "solver",
-    "alps": "solver",
+    "trim": ("rows",),
+    "owl": ("layers",),
+    "alphapruning": ("layers",),
+    "dlp": ("layers",),
+    "msp": ("layers",),
+    "table": ("layers",),
+    "ria": ("score",),
+    "optimal": ("rows", "layers"),
+    "sparsegpt": ("solver",),
+    "swaps": ("solver",),
+    "alps": ("solver",),
 }
-"""The options of single methods: each group has its method's name; here is the field that chooses the method."""
+"""The options of single methods: each group has its method's name; here are the fields that choose it."""
 
 
 def _pattern(value: Any) -> Any:
@@ -144,13 +144,14 @@ class Recipe(Strict):
     @field_validator(*GROUPS)
     @classmethod
     def _is_used(cls, value: Any, info: Any) -> Any:
-        method, field = info.field_name, GROUPS[info.field_name]
-        chosen = info.data.get(field, method)
-        if chosen != method:
+        method, fields = info.field_name, GROUPS[info.field_name]
+        chosen = {field: info.data.get(field, method) for field in fields}
+        right = " or ".join(f"{field}: {method}" for field in fields)
+        if method not in chosen.values():
             raise TrimPruneError(
                 f"the options of {method} are given, and nothing reads them",
-                got=f"{field}: {chosen}",
-                fix=f"remove the options under {method}, or choose {field}: {method}",
+                got=", ".join(f"{field}: {name}" for field, name in chosen.items()),
+                fix=f"remove the options under {method}, or choose {right}",
             )
         return value
 
@@ -222,15 +223,23 @@ class Recipe(Strict):
     @model_serializer(mode="wrap")
     def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = dump(self)
-        return {key: value for key, value in values.items() if key not in GROUPS or getattr(self, GROUPS[key]) == key}
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in GROUPS or key in [getattr(self, field) for field in GROUPS[key]]
+        }
 
     @property
     def needs(self) -> frozenset[Need]:
         """The calibration statistics that correction, score, row budget and solver need together."""
         methods = SCORES.get(self.score).needs | ROW_BUDGETS.get(self.rows).needs | SOLVERS.get(self.solver).needs
-        if not self.optimal.sequences:
-            methods -= {"output_gradient"}
         return methods | {"gram", "drift"} if self.correction else methods
+
+    @property
+    def gradient_sequences(self) -> int:
+        """How many calibration sequences measure output gradients; 0 if nothing needs them."""
+        needs = self.needs | LAYER_BUDGETS.get(self.layers).needs
+        return self.optimal.sequences if "output_gradient" in needs else 0
 
     @property
     def needs_text(self) -> bool:
@@ -282,7 +291,7 @@ def _begin_with(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]
     for key, options in preset.items():
         if key in given and isinstance(options, dict) and isinstance(given[key], dict):
             merged[key] = options | given[key]
-        if key in GROUPS and key not in given and merged.get(GROUPS[key]) != key:
+        if key in GROUPS and key not in given and key not in [merged.get(field) for field in GROUPS[key]]:
             del merged[key]
     return merged
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 import trim_kernels
 
 from .base import RowDecision, RowRequest, register_row_budget
+
+if TYPE_CHECKING:
+    from ...recipe import Recipe
 
 SPREAD = 0.12
 TOKENS_PER_COLUMN = 0.5
@@ -25,7 +29,7 @@ def optimal(request: RowRequest) -> RowDecision:
     on ``optimal.sequences`` sequences (0: all 1). The share of a row stays within ``optimal.spread`` of that of its
     linear, by default min(0.12, 0.24 tokens / columns). Linears that ``optimal.leave_out`` names keep uniform rows.
     """
-    if left_out(request):
+    if left_out(request.name, request.recipe):
         rows, columns = request.weight.shape
         return RowDecision(trim_kernels.uniform_counts(rows, columns, request.prune_count))
     curve, first = error_curve(request)
@@ -34,9 +38,9 @@ def optimal(request: RowRequest) -> RowDecision:
     return RowDecision(trim_kernels.optimal_counts(curve, first, request.prune_count))
 
 
-def left_out(request: RowRequest) -> bool:
-    """Whether the recipe leaves the rows of this linear uniform."""
-    return any(fnmatchcase(request.name, pattern) for pattern in request.recipe.optimal.leave_out)
+def left_out(name: str, recipe: Recipe) -> bool:
+    """Whether the recipe leaves the linear of this name uniform."""
+    return any(fnmatchcase(name, pattern) for pattern in recipe.optimal.leave_out)
 
 
 def error_curve(request: RowRequest) -> tuple[Tensor, int]:
