@@ -34,6 +34,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "TRIM + OWL": {"preset": "trim", "layers": "owl"},
     "Wanda, optimal rows": {"score": "wanda", "rows": "optimal"},
     "Wanda + OWL, optimal rows": {"score": "wanda", "layers": "owl", "rows": "optimal"},
+    "Wanda, optimal rows and layers": {"score": "wanda", "layers": "optimal", "rows": "optimal"},
     "Wanda, optimal rows, swaps": {"score": "wanda", "rows": "optimal", "solver": "swaps"},
     "SparseGPT": {"preset": "sparsegpt"},
     "SparseGPT + OWL": {"preset": "sparsegpt", "layers": "owl"},
