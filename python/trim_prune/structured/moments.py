@@ -49,8 +49,7 @@ class Moments:
 
     def covariance(self, dtype: torch.dtype) -> Tensor:
         """[C, C], symmetric: the mean of (x - mean) (x - mean)^T."""
-        lower = self._gram.to(dtype)
-        lower /= self.tokens
+        lower = self._gram.to(dtype) / self.tokens
         offset = (self._sum / self.tokens).to(dtype)
         lower.addr_(offset, offset, alpha=-1)
         return lower.tril_() + lower.tril(-1).mT
