@@ -37,7 +37,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "heads without swaps": {"preset": "slimllm", "pearson": {"swaps": False}},
     "channels without directions": {"preset": "slimllm", "feature": {"weighting": False}},
     "heads stay": {"preset": "slimllm", "heads": "none"},
-    "heads and channels by obs, repair full": {
+    "obs, repair full": {
         "preset": "slimllm",
         "heads": "obs",
         "channels": "obs",

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..factor import Factor, factorise
+from ..factor import factorise
 
 Repair = Literal["none", "affine", "full"]
 

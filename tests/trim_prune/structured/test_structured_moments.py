@@ -60,16 +60,22 @@ def states_of(model, tokens):
     return blocks, States([Capture(model, blocks, tokens)(tokens)], torch.device("cpu"))
 
 
+def inputs_of(part, states):
+    """What enters the first producer and the consumer of a part, by their names."""
+    seen = {}
+    for name in (part.producers[0].name, part.consumer):
+        part.linear(name).register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0]))
+    states.run(part.block, part.block.module, 0)
+    return seen
+
+
 @torch.no_grad()
 def test_a_part_is_measured_where_its_consumer_reads(family):
     model = make_model(family)
     blocks, states = states_of(model, random_tokens(3, 10))
     hidden = states.hidden[0].clone()
     for part in find_parts(blocks[0], model.config):
-        seen = {}
-        for name in (part.producers[0].name, part.consumer):
-            part.linear(name).register_forward_pre_hook(lambda _, args, name=name: seen.__setitem__(name, args[0]))
-        states.run(blocks[0], blocks[0].module, 0)
+        seen = inputs_of(part, states)
         moments, energy = measure(states, part)
         inputs = seen[part.consumer].reshape(3, 10, -1)
         torch.testing.assert_close(moments.covariance(torch.float64), direct(inputs)[1], rtol=1e-4, atol=1e-7)

@@ -60,12 +60,12 @@ def test_rules_fix_the_ratio_of_blocks():
 
 
 def test_a_table_is_followed(prune_tiny):
-    found = prune_tiny("llama", {"params": 0.8, "layers": "table", "table": [{"match": "*.0", "ratio": 0.0}]})
+    found = prune_tiny("llama", {"params": 0.9, "layers": "table", "table": [{"match": "*.0", "ratio": 0.0}]})
     assert {part.block for part in found.parts} == {1}
     assert found.cosines is None
 
 
 def test_cosines_are_told(prune_tiny):
-    found = prune_tiny("llama", {"params": 0.8, "layers": "cosine", "cosine": {"blocks": 0.5}})
+    found = prune_tiny("llama", {"params": 0.9, "layers": "cosine", "cosine": {"blocks": 0.5}})
     assert len(found.cosines) == 2
     assert {part.block for part in found.parts} == {max((0, 1), key=lambda block: found.cosines[block])}

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trim_prune.factor import Factor
 from trim_prune.structured import repair as module
 from trim_prune.structured.repair import Inputs, repair
 
@@ -113,7 +114,7 @@ def test_what_is_constant_keeps_its_weights(intercept):
 
 def test_a_factorisation_that_fails_leaves_the_affine_repair_and_says_so(monkeypatch):
     inputs, weight, kept = problem(3)
-    monkeypatch.setattr(module, "factorise", lambda *_: module.Factor(None, ("float64", "mask only")))
+    monkeypatch.setattr(module, "factorise", lambda *_: Factor(None, ("float64", "mask only")))
     found = run(inputs, weight, kept, "full")
     assert found.how == "affine"
     assert found.steps == ("float64", "affine only")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,13 +111,11 @@ def test_evenly_every_block_keeps_the_same_multiple(count, share, multiple, bias
 
 @pytest.mark.parametrize("evenly", [True, False])
 def test_a_target_that_would_empty_a_block_is_refused_with_the_numbers(evenly):
-    blocks = blocks_of(2, groups=4, channels=40)
+    blocks, shares = blocks_of(2, groups=4, channels=40), [Share(1.0)] * 2
     limits = limits_of(blocks)
+    ask = partial(divide_evenly, blocks, 3900, limits, 8) if evenly else partial(divide, blocks, shares, 3900, limits)
     with pytest.raises(TrimPruneError, match=r"out of reach") as error:
-        if evenly:
-            divide_evenly(blocks, 3900, limits, 8)
-        else:
-            divide(blocks, [Share(1.0)] * 2, 3900, limits)
+        ask()
     # 1 of 4 groups of 200 and 4 of 40 channels of 30 have to stay in both.
     assert error.value.expected == "at least 640 of 4000 parameters stay (0.1600)"
     assert error.value.got == "100 (0.0250)"
