@@ -16,7 +16,15 @@ from benchmarks.problems import SPARSITY, TOKENS
 STATUS = Path("/proc/self/status")
 
 
-def _kilobytes(field: str) -> int:
+def start() -> int:
+    """Begin to watch: the highest mark is reset. Returns the resident bytes."""
+    ctypes.CDLL(None).malloc_trim(0)  # gives back what earlier work took; it would be reused unseen
+    Path("/proc/self/clear_refs").write_text("5")
+    return kilobytes("VmRSS") * 1024
+
+
+def kilobytes(field: str) -> int:
+    """What the kernel says of this process: VmRSS, resident now; VmHWM, the most since :func:`start`."""
     return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
 
 
@@ -26,11 +34,9 @@ def peak_bytes(rows: int, columns: int, backend: str) -> int:
     # A small call first: what is loaded or started once is not the memory of a call.
     small, few, scale = linear_like(16, 16, 4)
     trim_kernels.allocate_rows(small, few, SPARSITY, column_scale=scale, backend=backend)
-    ctypes.CDLL(None).malloc_trim(0)  # gives back what making the data took; it would be reused unseen
-    Path("/proc/self/clear_refs").write_text("5")  # resets the highest mark
-    before = _kilobytes("VmRSS")
+    before = start()
     trim_kernels.allocate_rows(weight, inputs, SPARSITY, column_scale=column_scale, backend=backend)
-    return (_kilobytes("VmHWM") - before) * 1024
+    return kilobytes("VmHWM") * 1024 - before
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from trim_prune import Recipe
 from trim_prune.calibration.text import Text, open_text
 from trim_prune.demo import split_topics
+from trim_prune.recipes import AnyRecipe, build_recipe
 
 CALIBRATION_SHARE = 0.6
 """Of the characters of the text: the windows that judge come from the rest."""
@@ -46,9 +46,9 @@ class QualityFile:
         self.content[section] = value
         self.write()
 
-    def has(self, method: str, recipe: Recipe) -> bool:
+    def has(self, method: str, recipe: AnyRecipe) -> bool:
         """Whether a row was measured already."""
-        return any((row["method"], Recipe.build(row["recipe"])) == (method, recipe) for row in self.rows)
+        return any((row["method"], build_recipe(row["recipe"])) == (method, recipe) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row to the file."""

@@ -9,7 +9,7 @@ from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
-from .models.load import load_model
+from .models.load import load, load_model
 from .one_linear import score_linear, solve_linear
 from .options import (
     AlphaPruningOptions,
@@ -27,6 +27,7 @@ from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, ScoreRequest, register_score
 from .solvers import SolveRequest, register_solver
+from .structured import StructuredRecipe, StructuredResult
 
 __all__ = [
     "AlphaPruningOptions",
@@ -48,12 +49,15 @@ __all__ = [
     "SolveRequest",
     "SparseGPTOptions",
     "Sparsity",
+    "StructuredRecipe",
+    "StructuredResult",
     "SwapsOptions",
     "TableRule",
     "TrimOptions",
     "TrimPruneError",
     "__version__",
     "evaluate",
+    "load",
     "load_model",
     "perplexity",
     "prune",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 from torch import nn
 
@@ -22,16 +22,46 @@ from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .permutation import require_scipy
 from .recipe import Recipe
+from .recipes import AnyRecipe, build_recipe, load_recipe
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
+from .structured import StructuredRecipe, StructuredResult
+from .structured.run import prune_structure
 from .timing import Timings
 
 DEFAULT_SEQLEN = 2048
 
 
+class Options(TypedDict, total=False):
+    """What :func:`prune` takes by keyword."""
+
+    tokenizer: Any
+    out: str | Path | None
+    overwrite: bool
+    gguf: str | Path | None
+    trust_remote_code: bool
+    text_field: str
+    on_event: Listener | None
+
+
+@overload
+def prune(
+    model: str | Path | nn.Module, recipe: Recipe, text: TextSource | None = None, **options: Unpack[Options]
+) -> PruneResult: ...
+@overload
+def prune(
+    model: str | Path | nn.Module, recipe: StructuredRecipe, text: TextSource | None = None, **options: Unpack[Options]
+) -> StructuredResult: ...
+@overload
 def prune(
     model: str | Path | nn.Module,
-    recipe: Recipe | dict[str, Any] | str | Path,
+    recipe: dict[str, Any] | str | Path,
+    text: TextSource | None = None,
+    **options: Unpack[Options],
+) -> Any: ...
+def prune(
+    model: str | Path | nn.Module,
+    recipe: AnyRecipe | dict[str, Any] | str | Path,
     text: TextSource | None = None,
     *,
     tokenizer: Any = None,
@@ -41,14 +71,14 @@ def prune(
     trust_remote_code: bool = False,
     text_field: str = "text",
     on_event: Listener | None = None,
-) -> PruneResult:
+) -> PruneResult | StructuredResult:
     """Prune a causal language model.
 
     model: a folder, a hub id, a GGUF file, or a transformers model, which is pruned in place. recipe: a
-    :class:`Recipe`, its values as a dict, or a YAML file. text: calibration text (file, strings, or dataset
-    name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a model
-    object if there is text to tokenise or a folder to write. out: folder to write; without it the pruned model is
-    only in the result. on_event: called with each :class:`Event`.
+    :class:`Recipe` or a :class:`StructuredRecipe`, its values as a dict, or a YAML file. text: calibration text (file,
+    strings, or dataset name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer:
+    needed with a model object if there is text to tokenise or a folder to write. out: folder to write; without it the
+    pruned model is only in the result. on_event: called with each :class:`Event`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -57,16 +87,14 @@ def prune(
     inputs = _input_files(model, recipe, text, gguf)
     recipe = _as_recipe(recipe)
     choose_device(recipe.device)
-    if recipe.permute:
+    if isinstance(recipe, Recipe) and recipe.permute:
         require_scipy()
     timings, events = Timings(), Events(*([on_event] if on_event else []))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",
-            expected=f"text for score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r}, solver "
-            f"{recipe.solver!r} and correction {recipe.correction}",
-            fix="give text (--data); score magnitude with rows and layers uniform, solver mask and no correction "
-            "needs none",
+            expected=f"text for {_readers(recipe)}",
+            fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
         )
     if out is not None:
         protect_inputs(Path(out), inputs)
@@ -85,6 +113,18 @@ def prune(
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code)
         for warning in loaded.warnings:
             events.warn(warning)
+        if isinstance(recipe, StructuredRecipe):
+            smaller = prune_structure(
+                loaded,
+                recipe,
+                lambda: None if source is None else _calibrate(loaded, recipe, source),
+                events,
+                timings,
+                folder,
+                None if out is None else Path(out),
+            )
+            events.emit("finish", seconds=timings.seconds)
+            return smaller
         with timings.phase("plan"):
             plan = make_plan(loaded.model, recipe)
         calibration = None
@@ -117,15 +157,34 @@ def prune(
     return result
 
 
-def _as_recipe(recipe: Recipe | dict[str, Any] | str | Path) -> Recipe:
-    if isinstance(recipe, Recipe):
+_TEXTLESS: dict[type[AnyRecipe], str] = {
+    Recipe: "score magnitude with rows and layers uniform, solver mask and no correction",
+    StructuredRecipe: "heads and channels magnitude with layers uniform and repair none",
+}
+
+
+def _readers(recipe: AnyRecipe) -> str:
+    """What of a recipe may read calibration text."""
+    if isinstance(recipe, StructuredRecipe):
+        return (
+            f"heads {recipe.heads!r}, channels {recipe.channels!r}, layers {recipe.layers!r} and repair "
+            f"{recipe.repair!r}"
+        )
+    return (
+        f"score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r}, solver {recipe.solver!r} and "
+        f"correction {recipe.correction}"
+    )
+
+
+def _as_recipe(recipe: AnyRecipe | dict[str, Any] | str | Path) -> AnyRecipe:
+    if isinstance(recipe, (Recipe, StructuredRecipe)):
         return recipe
-    return Recipe.build(recipe) if isinstance(recipe, dict) else Recipe.load(recipe)
+    return build_recipe(recipe) if isinstance(recipe, dict) else load_recipe(recipe)
 
 
 def _input_files(
     model: str | Path | nn.Module,
-    recipe: Recipe | dict[str, Any] | str | Path,
+    recipe: AnyRecipe | dict[str, Any] | str | Path,
     text: TextSource | None,
     gguf: str | Path | None,
 ) -> dict[str, Path]:
@@ -146,7 +205,7 @@ def _input_files(
 def _load(
     model: str | Path | nn.Module,
     tokenizer: Any,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     gguf: str | Path | None,
     trust_remote_code: bool,
 ) -> LoadedModel:
@@ -164,7 +223,7 @@ def _load(
     return LoadedModel(model, tokenizer, Source(type(model).__name__))
 
 
-def _calibrate(loaded: LoadedModel, recipe: Recipe, text: Text) -> Calibration:
+def _calibrate(loaded: LoadedModel, recipe: AnyRecipe, text: Text) -> Calibration:
     if loaded.tokenizer is None:
         raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
     context = context_length(loaded.model)
@@ -175,18 +234,18 @@ def _calibrate(loaded: LoadedModel, recipe: Recipe, text: Text) -> Calibration:
             expected=f"seqlen at most {context}",
             got=str(seqlen),
         )
-    if recipe.tokens_per_sequence > seqlen:
+    if isinstance(recipe, Recipe) and recipe.tokens_per_sequence > seqlen:
         raise TrimPruneError(
             "more search tokens per sequence than it has",
             expected=f"tokens_per_sequence at most {seqlen}",
             got=str(recipe.tokens_per_sequence),
         )
-    judging = LAYER_BUDGETS.get(recipe.layers).held_out
+    judging = LAYER_BUDGETS.get(recipe.layers).held_out if isinstance(recipe, Recipe) else None
     return calibration_tokens(
         loaded.tokenizer,
         text,
         samples=recipe.samples,
         seqlen=seqlen,
         seed=recipe.seed,
-        held_out=judging(recipe, seqlen) if judging else 0,
+        held_out=judging(recipe, seqlen) if judging and isinstance(recipe, Recipe) else 0,
     )

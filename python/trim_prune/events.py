@@ -13,10 +13,12 @@ from typing import Any, Literal
 Kind = Literal[
     "start",
     "phase",
+    "plan",
     "calibration",
     "gradients",
     "sensitivity",
     "errors",
+    "similarity",
     "search",
     "round",
     "linear",

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from .events import Event
+from .structured.parts import UNITS
 
 
 def progress_for(console: Console | None = None) -> Bars | Lines:
@@ -37,6 +38,11 @@ class Lines:
         elif event.kind == "errors":
             self._start = event.time
             self._print(f"errors of block {data['block'] + 1}/{data['blocks']}")
+        elif event.kind == "similarity":
+            self._start = event.time
+            self._print(f"similarity of block {data['block'] + 1}/{data['blocks']}  {data['cosine']:.4f}")
+        elif event.kind == "plan":
+            self._print(data["message"])
         elif event.kind == "search":
             where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
             self._start = event.time
@@ -85,6 +91,10 @@ class Bars:
             self._update(event.kind, data["sequence"], data["sequences"], "")
         elif event.kind == "errors":
             self._update("errors", data["block"] + 1, data["blocks"], "")
+        elif event.kind == "similarity":
+            self._update("similarity", data["block"] + 1, data["blocks"], f"{data['cosine']:.4f}")
+        elif event.kind == "plan":
+            self._progress.console.print(escape(data["message"]), highlight=False)
         elif event.kind == "search":
             per_round = data["generations"] + 1
             done = data["round"] * per_round + data["generation"] + 1
@@ -109,9 +119,12 @@ class Bars:
         self._progress.stop()
 
 
-def _summary(data: dict[str, float | None]) -> str:
+def _summary(data: dict[str, Any]) -> str:
     text = f"{data['seconds']:.1f} s"
-    if data["quality"] is None:
+    if data.get("parts"):
+        kept = "  ".join(f"{part['kept']} of {part['units']} {UNITS[part['kind']]}" for part in data["parts"])
+        return f"{text}  {kept}"
+    if data.get("quality") is None:
         return text
     return f"{text}  quality {data['baseline_quality']:.4f} -> {data['quality']:.4f}"
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -14,7 +12,6 @@ from pydantic import (
     InstanceOf,
     PlainSerializer,
     SerializerFunctionWrapHandler,
-    ValidationError,
     field_validator,
     model_serializer,
     model_validator,
@@ -24,7 +21,7 @@ from . import presets
 from .budgets.layers import LAYER_BUDGETS
 from .budgets.rows import ROW_BUDGETS
 from .calibration.statistics import Need
-from .errors import TrimPruneError, nearest
+from .errors import TrimPruneError
 from .options import (
     AlphaPruningOptions,
     AlpsOptions,
@@ -35,13 +32,13 @@ from .options import (
     Real,
     RiaOptions,
     SparseGPTOptions,
-    Strict,
     SwapsOptions,
     TableRule,
     TrimOptions,
     Whole,
 )
 from .pattern import Pattern
+from .recipe_file import RecipeBase, begin_with, require_used
 from .scores import SCORES
 from .solvers import SOLVERS
 
@@ -73,7 +70,7 @@ def _sparsity_of(pattern: Any) -> dict[str, float]:
         return {}
 
 
-class Recipe(Strict):
+class Recipe(RecipeBase):
     """A prune, in full. ``sparsity`` is the share of the weights of all linears in the blocks that go.
 
     The options of a method can be given only with the method, and a dumped recipe holds no others.
@@ -132,7 +129,7 @@ class Recipe(Strict):
         preset = presets.read(values["preset"]) if isinstance(values.get("preset"), str) else {}
         if (pattern := values.get("pattern", preset.get("pattern"))) is not None:
             preset = preset | {"rows": "uniform"} | _sparsity_of(pattern)
-        return _begin_with(preset, values)
+        return begin_with(preset, values, GROUPS)
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -146,13 +143,7 @@ class Recipe(Strict):
     def _is_used(cls, value: Any, info: Any) -> Any:
         method, fields = info.field_name, GROUPS[info.field_name]
         chosen = {field: info.data.get(field, method) for field in fields}
-        right = " or ".join(f"{field}: {method}" for field in fields)
-        if method not in chosen.values():
-            raise TrimPruneError(
-                f"the options of {method} are given, and nothing reads them",
-                got=", ".join(f"{field}: {name}" for field, name in chosen.items()),
-                fix=f"remove the options under {method}, or choose {right}",
-            )
+        require_used(method, chosen)
         return value
 
     @model_validator(mode="after")
@@ -245,85 +236,3 @@ class Recipe(Strict):
     def needs_text(self) -> bool:
         """Whether anything has to be measured on calibration text."""
         return bool(self.needs) or LAYER_BUDGETS.get(self.layers).needs_text
-
-    @classmethod
-    def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Recipe:
-        """A recipe from plain values; an error says which are wrong and what would be right."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise TrimPruneError(f"{where}: {'; '.join(_explain(cls, detail) for detail in error.errors())}") from None
-
-    @classmethod
-    def load(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Recipe:
-        """A recipe from a YAML file, completed by values given elsewhere (command-line options).
-
-        A value given in both places that differs is an error: nothing is overridden silently.
-        """
-        values = _read_yaml(Path(path))
-        values = _merge(values, overrides or {}, str(path))
-        try:
-            return cls.build(values, where=str(path))
-        except TrimPruneError as error:
-            raise error.at(str(path)) from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrimPruneError(f"cannot read the recipe: {error.strerror}", where=str(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrimPruneError(f"the recipe is not valid YAML: {error}", where=str(path)) from None
-    if not isinstance(values, dict):
-        raise TrimPruneError(
-            "the recipe is not a table",
-            where=str(path),
-            expected="lines such as 'sparsity: 0.7'",
-            got=repr(values),
-        )
-    return values
-
-
-def _begin_with(preset: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """A preset completed by what is given; the options of a method that is not chosen any more go with it."""
-    merged = preset | given
-    for key, options in preset.items():
-        if key in given and isinstance(options, dict) and isinstance(given[key], dict):
-            merged[key] = options | given[key]
-        if key in GROUPS and key not in given and key not in [merged.get(field) for field in GROUPS[key]]:
-            del merged[key]
-    return merged
-
-
-def _merge(values: dict[str, Any], overrides: dict[str, Any], path: str, parents: str = "") -> dict[str, Any]:
-    merged = dict(values)
-    for key, value in overrides.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value, path, f"{parents}{key}.")
-        elif key in merged and merged[key] != value:
-            raise TrimPruneError(
-                f"{parents}{key} is given twice, with different values",
-                got=f"{value!r}, and {merged[key]!r} in {path}",
-                fix="remove one of the two",
-            )
-        else:
-            merged[key] = value
-    return merged
-
-
-def _explain(model: type[BaseModel], detail: Any) -> str:
-    *parents, name = detail["loc"]
-    for parent in parents:
-        field = model.model_fields.get(str(parent))
-        # A group is a model of its own, or a tuple of them.
-        for kind in (field.annotation, *get_args(field.annotation)) if field else ():
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
-    key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = list(model.model_fields)
-        return f"unknown key {key!r} ({nearest(str(name), known) or 'known: ' + ', '.join(known)})"
-    if detail["type"] == "missing":
-        return f"{key} is missing"
-    return f"{key}: {detail['msg']}, got {detail['input']!r}"

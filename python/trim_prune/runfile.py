@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -15,27 +15,62 @@ from trim_kernels.machine import machine
 
 from .calibration.tokens import Calibration
 from .events import to_json
+from .recipe import Recipe
 from .results import PruneResult
+
+if TYPE_CHECKING:
+    from .structured.recipe import StructuredRecipe
 
 RUN_FILE = "run.json"
 EVENT_FILE = "events.jsonl"
 RUN_VERSION = 1
 
 
+class Run(Protocol):
+    """What there is to say about any prune."""
+
+    @property
+    def recipe(self) -> Recipe | StructuredRecipe: ...
+    @property
+    def timings(self) -> dict[str, float]: ...
+    @property
+    def warnings(self) -> list[str]: ...
+
+
 def write_run(result: PruneResult, model: str, calibration: Calibration | None, device: str, folder: Path) -> None:
     """Write run.json into a folder."""
-    text = to_json(describe_run(result, model, calibration, device), indent=2)
-    (folder / RUN_FILE).write_text(text + "\n", encoding="utf-8")
+    write_facts(describe_run(result, model, calibration, device), folder)
+
+
+def write_facts(facts: dict[str, Any], folder: Path) -> None:
+    """Write facts of a run as run.json into a folder."""
+    (folder / RUN_FILE).write_text(to_json(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def describe_run(result: PruneResult, model: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
     """The facts of a run as plain values."""
     sparsity = result.sparsity
+    figures = {
+        "sparsity": vars(sparsity)
+        | {
+            "of_prunable": sparsity.of_prunable,
+            "of_non_embedding": sparsity.of_non_embedding,
+            "of_all": sparsity.of_all,
+        },
+        "linears": [vars(linear) | {"sparsity": linear.sparsity} for linear in result.linears],
+    }
+    return describe(result, figures, model, calibration, device)
+
+
+def describe(
+    run: Run, figures: dict[str, Any], model: str, calibration: Calibration | None, device: str
+) -> dict[str, Any]:
+    """The figures of a prune of some kind among the facts that every run has."""
     return {
         "version": RUN_VERSION,
         "model": model,
-        "recipe": result.recipe.model_dump(mode="json"),
-        "seed": result.recipe.seed,
+        "recipe": run.recipe.model_dump(mode="json"),
+        "seed": run.recipe.seed,
         "calibration": None
         if calibration is None
         else {
@@ -45,15 +80,9 @@ def describe_run(result: PruneResult, model: str, calibration: Calibration | Non
             "windows": calibration.windows,
             "sample_ids": calibration.sample_ids,
         },
-        "sparsity": vars(sparsity)
-        | {
-            "of_prunable": sparsity.of_prunable,
-            "of_non_embedding": sparsity.of_non_embedding,
-            "of_all": sparsity.of_all,
-        },
-        "linears": [vars(linear) | {"sparsity": linear.sparsity} for linear in result.linears],
-        "seconds": result.timings,
-        "warnings": result.warnings,
+        **figures,
+        "seconds": run.timings,
+        "warnings": run.warnings,
         "versions": versions(),
         "machine": machine(device),
     }

@@ -16,17 +16,20 @@ from ..budgets.rows import ROW_BUDGETS
 from ..errors import TrimPruneError
 from ..models.staging import protect_inputs
 from ..progress import progress_for
-from ..recipe import Recipe
+from ..recipes import AnyRecipe, build_recipe, load_recipe
 from ..results import PruneResult
 from ..scores import SCORES
 from ..solvers import SOLVERS
+from ..structured import StructuredResult
 from .quiet import quiet_libraries
+from .structured import print_structured
 
 WHAT, DATA, HOW, OUTPUT = "What to prune", "Calibration", "How it runs", "Output"
-PRESETS, SCORE_NAMES, LAYERS, ROWS, SOLVER_NAMES = (
+PRESETS, STRUCTURED, SCORE_NAMES, LAYERS, ROWS, SOLVER_NAMES = (
     ", ".join(names)
     for names in (
         presets.names(),
+        presets.names(presets.STRUCTURED),
         *(registry.registered() for registry in (SCORES, LAYER_BUDGETS, ROW_BUDGETS, SOLVERS)),
     )
 )
@@ -41,7 +44,29 @@ def prune(
     sparsity: Annotated[
         float | None, typer.Option(help="Share of the weights of all linears that go, e.g. 0.7.", rich_help_panel=WHAT)
     ] = None,
-    preset: Annotated[str | None, typer.Option(help=f"A recipe with a name: {PRESETS}.", rich_help_panel=WHAT)] = None,
+    params: Annotated[
+        float | None,
+        typer.Option(help="Share of all parameters that stays when whole heads and channels go.", rich_help_panel=WHAT),
+    ] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(help="Share of all parameters that goes, as heads and channels.", rich_help_panel=WHAT),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help=f"A recipe with a name: {PRESETS}; for --params: {STRUCTURED}.", rich_help_panel=WHAT),
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            help="With --params: ragged (each block its size), uniform (all alike, loads anywhere) or masked (zeros).",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    repair: Annotated[
+        str | None,
+        typer.Option(help="With --params: affine, full or none, what makes up for what went.", rich_help_panel=WHAT),
+    ] = None,
     score: Annotated[
         str | None, typer.Option(help=f"Importance of a weight: {SCORE_NAMES} (default: wanda).", rich_help_panel=WHAT)
     ] = None,
@@ -143,15 +168,22 @@ def prune(
 
     trim-prune prune ./model --recipe recipe.yaml --data text.jsonl --text-field content --out pruned
 
+    trim-prune prune ./model --preset slimllm --params 0.8 --data text.txt --out smaller
+
     trim-prune prune ./model --preset wanda --keep 2 --of 4 --data text.txt --out pruned
 
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
-    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero.
+    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero. With --params or --ratio the model
+    becomes smaller; a fresh process loads it and compares, and there are no masks.
     """
     given = {
         "sparsity": sparsity,
+        "params": params,
+        "ratio": ratio,
+        "mode": mode,
+        "repair": repair,
         "preset": preset,
         "score": score,
         "layers": layers,
@@ -187,11 +219,14 @@ def prune(
             text_field=text_field,
             on_event=progress,
         )
-    _print(Console(), result)
+    if isinstance(result, StructuredResult):
+        print_structured(Console(), result)
+    else:
+        _print(Console(), result)
 
 
-def _recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
-    return Recipe.build(options, where="options") if path is None else Recipe.load(path, options)
+def _recipe(path: Path | None, options: dict[str, Any]) -> AnyRecipe:
+    return build_recipe(options, where="options") if path is None else load_recipe(path, options)
 
 
 def _pattern(keep: int | None, of: int | None) -> str | None:

@@ -16,6 +16,8 @@ from .gguf import parsed_once, tokenizer_problems
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
+STRUCTURE_FILE = "structure.json"
+"""Beside a model whose blocks differ in size."""
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_PATTERNS = ["model*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "LICENSE*"]
 # The same weights once more, in the form of another library. In these patterns * matches / too.
@@ -80,6 +82,14 @@ def load_model(
     return _load_folder(source, dtype, choose_device(device), trust_remote_code)
 
 
+def load(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> Any:
+    """The transformers model in a folder that :func:`trim_prune.prune` wrote; see :func:`load_model`.
+
+    Models whose blocks differ in size are loaded only so: transformers builds blocks that are alike.
+    """
+    return load_model(folder, dtype=dtype, device=device).model
+
+
 def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool) -> LoadedModel:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -87,13 +97,20 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _refuse_config(config, source)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=_compute_dtype(dtype) or "auto",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
-        )
+        model: Any
+        if source.folder is not None and (source.folder / STRUCTURE_FILE).is_file():
+            # Here: it needs this module.
+            from ..structured.ragged import load_ragged
+
+            model = load_ragged(source.folder, config, _compute_dtype(dtype))
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=_compute_dtype(dtype) or "auto",
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (TrimPruneError, MemoryError):
         raise

@@ -62,7 +62,7 @@ def write_model(
     if source is not None:
         changed = [*masks, *(move.parameter for move in moves)]
         stored = _stored_names(source, getattr(model, "base_model_prefix", ""), changed)
-        _copy_companions(source, folder)
+        copy_companions(source, folder)
     else:
         _save_companions(loaded, folder)
     if source is not None and stored is not None:
@@ -213,7 +213,8 @@ def _save_companions(loaded: LoadedModel, folder: Path) -> None:
         loaded.tokenizer.save_pretrained(folder)
 
 
-def _copy_companions(source: Path, folder: Path) -> None:
+def copy_companions(source: Path, folder: Path) -> None:
+    """Copy what stands beside the weights in a model folder: configuration, tokenizer, code, licences."""
     for pattern in COPIED:
         for file in source.glob(pattern):
             if file.is_file():

@@ -1,0 +1,199 @@
+"""What structured pruning costs and gains, part by part, on a real model: python -m benchmarks.structured.
+
+SlimLLM with each of its parts switched off in turn, and the baselines that judge units by magnitude or by Wanda's
+scores. What the result file has already, by the same recipe, is not measured again.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks import peak_memory
+from benchmarks.about import about
+from benchmarks.quality_file import Protocol, QualityFile, split
+from benchmarks.result_file import FOLDER, slug
+from benchmarks.structured_table import table
+from trim_prune import StructuredRecipe, StructuredResult, load_model, perplexity, prune
+from trim_prune.cli.quiet import quiet_libraries
+from trim_prune.demo import find_model
+
+PLAIN = {"layers": "uniform", "repair": "none"}
+METHODS: Mapping[str, dict[str, Any]] = {
+    "SlimLLM": {"preset": "slimllm"},
+    "repair full": {"preset": "slimllm", "repair": "full"},
+    "no repair": {"preset": "slimllm", "repair": "none"},
+    "layers uniform": {"preset": "slimllm", "layers": "uniform"},
+    "heads by magnitude": {"preset": "slimllm", "heads": "magnitude"},
+    "heads without swaps": {"preset": "slimllm", "pearson": {"swaps": False}},
+    "channels without directions": {"preset": "slimllm", "feature": {"weighting": False}},
+    "heads stay": {"preset": "slimllm", "heads": "none"},
+    "obs, repair full": {
+        "preset": "slimllm",
+        "heads": "obs",
+        "channels": "obs",
+        "repair": "full",
+    },
+    "mode uniform": {"preset": "slimllm", "mode": "uniform"},
+    "mode uniform, repair full": {"preset": "slimllm", "mode": "uniform", "repair": "full"},
+    "magnitude": PLAIN | {"heads": "magnitude", "channels": "magnitude"},
+    "Wanda": PLAIN | {"heads": "wanda", "channels": "wanda"},
+}
+
+
+@dataclass(frozen=True)
+class Contexts(Protocol):
+    """Two lengths of window over about the same text: ``windows`` of ``window`` tokens, and longer ones."""
+
+    long_windows: int
+    long_window: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pruned model.
+
+    ``speed``: tokens per second when decoding, ``speedup``: times as many as the dense model a minute before.
+    ``seconds`` of the prune without loading, measuring speed and judging; ``memory``: the most bytes in use during it
+    beyond the model. ``kv_groups`` and ``channels`` of each block. ``error``: of the outputs of all pruned parts in
+    mean, before and after repair.
+    """
+
+    method: str
+    recipe: dict[str, Any]
+    params: float
+    parameters: int
+    dense_parameters: int
+    perplexity: float
+    long_perplexity: float
+    ratio_to_dense: float
+    long_ratio_to_dense: float
+    speed: float
+    speedup: float
+    seconds: float
+    memory: int
+    kv_groups: list[int]
+    channels: list[int]
+    error: list[float | None]
+    commit: str
+
+
+def main(
+    model: Annotated[
+        Path | None, typer.Argument(help="Model folder or .gguf file; none: SmolLM2-135M-Instruct.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help=".txt or .jsonl; none: Python's help texts.")] = None,
+    methods: Annotated[str, typer.Option(help="Names, semicolon between them.")] = ";".join(METHODS),
+    also: Annotated[
+        list[str] | None, typer.Option(help="NAME={...}: one more method, its recipe as JSON; may be repeated.")
+    ] = None,
+    params: Annotated[str, typer.Option(help="Shares of the parameters that stay, comma between them.")] = "0.8,0.5",
+    samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 32,
+    seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 128,
+    windows: Annotated[int, typer.Option(help="Windows of 128 tokens that judge.")] = 32,
+    long_windows: Annotated[int, typer.Option(help="Windows of 2048 tokens that judge.")] = 2,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    batch_size: Annotated[int, typer.Option(help="Sequences per forward.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="JSON file; the table goes beside it.")] = None,
+    window: Annotated[int, typer.Option(help="Tokens of a window.")] = 128,
+    long_window: Annotated[int, typer.Option(help="Tokens of a long window.")] = 2048,
+) -> None:
+    """Measure a grid of structured prunes."""
+    machine = about("cpu")
+    amounts = {"samples": samples, "seqlen": seqlen, "batch_size": batch_size}
+    wanted = [
+        (method, StructuredRecipe.build(choices | amounts | {"params": float(share)}))
+        for share in params.split(",")
+        for method, choices in _chosen(methods, also or []).items()
+    ]
+    quiet_libraries()
+    console = Console(width=140)
+    source = model or find_model()
+    calibration, held_out = split(text)
+    name = source.name.removesuffix(".gguf")
+    path = out or FOLDER / f"structured-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
+    protocol = Contexts(name, held_out.name, dtype, seqlen, windows, window, long_windows, long_window)
+    file = QualityFile(path, machine, protocol)
+    loaded = load_model(source, dtype=dtype)
+
+    def judge(model: Any) -> list[float]:
+        return [
+            perplexity(model, loaded.tokenizer, held_out, seqlen=length, max_windows=count).perplexity
+            for count, length in ((windows, window), (long_windows, long_window))
+        ]
+
+    if "dense_perplexity" not in file.content:
+        dense, long_dense = judge(loaded.model)
+        file.put("dense_perplexity", dense)
+        file.put("dense_long_perplexity", long_dense)
+    file.put("threads", torch.get_num_threads())
+    for method, recipe in wanted:
+        if file.has(method, recipe):
+            continue
+        smaller = copy.deepcopy(loaded.model)
+        before, start = peak_memory.start(), time.perf_counter()
+        result = prune(smaller, recipe, calibration, tokenizer=loaded.tokenizer)
+        seconds = time.perf_counter() - start - result.timings["speed"]
+        memory = peak_memory.kilobytes("VmHWM") * 1024 - before
+        found, long_found = judge(smaller)
+        row = Row(
+            method=method,
+            recipe=recipe.model_dump(mode="json"),
+            params=recipe.params or 0.0,
+            parameters=result.parameters.pruned,
+            dense_parameters=result.parameters.dense,
+            perplexity=found,
+            long_perplexity=long_found,
+            ratio_to_dense=found / file.content["dense_perplexity"],
+            long_ratio_to_dense=long_found / file.content["dense_long_perplexity"],
+            speed=result.speed.pruned,
+            speedup=result.speed.pruned / result.speed.dense,
+            seconds=seconds,
+            memory=memory,
+            kv_groups=_kept(result, "attention"),
+            channels=_kept(result, "feed-forward"),
+            error=_errors(result),
+            commit=str(machine["commit"]),
+        )
+        file.add(asdict(row))
+        console.print(
+            f"{method}, {recipe.params:.0%}: {found:.2f}, {long_found:.2f} ({seconds:.0f} s)", highlight=False
+        )
+    console.print(table(file.content))
+    file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
+
+
+def _chosen(methods: str, also: list[str]) -> dict[str, dict[str, Any]]:
+    names = [name for name in methods.split(";") if name]
+    for name in names:
+        if name not in METHODS:
+            raise SystemExit(f"unknown method {name!r}: known are {', '.join(METHODS)}")
+    return {name: METHODS[name] for name in names} | {
+        name: json.loads(recipe) for name, _, recipe in (given.partition("=") for given in also)
+    }
+
+
+def _kept(result: StructuredResult, kind: str) -> list[int]:
+    """Of blocks that lost some."""
+    return [len(part.kept) for part in result.parts if part.kind == kind]
+
+
+def _errors(result: StructuredResult) -> list[float | None]:
+    pairs = [(part.error, part.repaired_error) for part in result.parts]
+    return [
+        None if any(value is None for value in values) else sum(value for value in values if value) / len(values)
+        for values in zip(*pairs, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)

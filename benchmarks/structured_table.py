@@ -1,0 +1,58 @@
+"""The rows of benchmarks.structured as tables in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PUBLISHED = {0.8: 1.26, 0.5: 3.0}
+"""Times the dense perplexity on WikiText-2 at 128 tokens: SlimLLM on LLaMA-7B, without fine-tuning."""
+
+
+def table(content: dict[str, Any]) -> str:
+    """One table for each share of the parameters that stays."""
+    protocol, rows = content["protocol"], content["rows"]
+    short, long = protocol["window"], protocol["long_window"]
+    lines = [
+        f"{protocol['model']}, dense {content['dense_perplexity']:.2f} and {content['dense_long_perplexity']:.2f}: "
+        f"perplexity on {protocol['windows']} x {short} and {protocol['long_windows']} x {long} tokens of "
+        f"{protocol['text']}, computed in {protocol['dtype']}; {content['threads']} threads.",
+        "In brackets: times the dense perplexity. Speed: tokens a second when decoding, as a multiple of the dense "
+        "model measured just before. Error: mean square of what the outputs of pruned parts lack on the calibration "
+        "text, as a share, before and after repair. Memory: beyond the model.",
+    ]
+    for params in sorted({row["params"] for row in rows}, reverse=True):
+        chosen = [row for row in rows if row["params"] == params]
+        published = f" Published for LLaMA-7B: {PUBLISHED[params]:.2f} times." if params in PUBLISHED else ""
+        lines += [
+            "",
+            f"{1 - params:.0%} of the parameters removed.{published}",
+            "",
+            f"| method | perplexity, {short} | perplexity, {long} | parameters kept | KV groups | channels | error | "
+            "speed | prune | memory |",
+            "|---" * 10 + "|",
+        ]
+        lines += [_line(row) for row in chosen]
+    return "\n".join([*lines, ""])
+
+
+def _line(row: dict[str, Any]) -> str:
+    before, after = row["error"]
+    error = "" if before is None else f"{before:.3f}, {after:.3f}"
+    cells = [
+        row["method"],
+        f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f})",
+        f"{row['long_perplexity']:.1f} ({row['long_ratio_to_dense']:.2f})",
+        f"{row['parameters'] / row['dense_parameters']:.4%}",
+        _range(row["kv_groups"]),
+        _range(row["channels"]),
+        error,
+        f"{row['speedup']:.2f}",
+        f"{row['seconds']:.0f} s",
+        f"{row['memory'] / 2**20:.0f} MiB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _range(counts: list[int]) -> str:
+    """Of the blocks that lost any."""
+    return f"{min(counts)} to {max(counts)} in {len(counts)} blocks" if counts else "all"

@@ -1,0 +1,129 @@
+"""A structured prune from a loaded model to a checked folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..calibration.tokens import Calibration
+from ..events import Events
+from ..models.capture import PROBE_TOKENS
+from ..models.load import LoadedModel
+from ..models.staging import write_errors
+from ..runfile import describe, write_facts
+from ..timing import Timings
+from .check import check_written
+from .modes import uniform_config
+from .plan import Plan, count_parameters, make_plan, refuse_few_tokens
+from .recipe import StructuredRecipe
+from .results import Parameters, PartResult, Speed, StructuredResult
+from .save import write_smaller
+from .speed import tokens_per_second
+from .target import Counts
+from .walk import walk
+
+
+def prune_structure(
+    loaded: LoadedModel,
+    recipe: StructuredRecipe,
+    calibrate: Callable[[], Calibration | None],
+    events: Events,
+    timings: Timings,
+    folder: Path | None,
+    out: Path | None,
+) -> StructuredResult:
+    """Plan, prune and measure; write to ``folder``, and check what was written, if there is one to write to.
+
+    ``calibrate``: makes the calibration sequences, once the plan is known to be possible. ``out``: the name that the
+    folder will have.
+    """
+    model = loaded.model
+    with timings.phase("plan"):
+        plan = make_plan(model, recipe)
+    for note in plan.notes:
+        events.emit("plan", message=note)
+    calibration = calibrate()
+    if calibration is not None:
+        refuse_few_tokens(plan, calibration.token_ids.numel())
+    prompt = torch.arange(PROBE_TOKENS)[None] if calibration is None else calibration.token_ids[:1, :PROBE_TOKENS]
+    with timings.phase("speed"):
+        dense = tokens_per_second(model, prompt)
+    events.emit("phase", name="prune")
+    parts, cosines, counts = walk(plan, calibration, events, timings)
+    _warn_of_steps(parts, events)
+    if recipe.mode == "uniform":
+        model.config = _smaller_config(plan, counts)
+    with timings.phase("speed"):
+        pruned = tokens_per_second(model, prompt)
+    result = StructuredResult(
+        model=model,
+        recipe=recipe,
+        parameters=Parameters(plan.limits.parameters, count_parameters(model), _target(plan)),
+        parts=parts,
+        cosines=cosines,
+        speed=Speed(dense, pruned, str(next(model.parameters()).device)),
+        check=None,
+        sample_ids=calibration.sample_ids if calibration else [],
+        timings=timings.seconds,
+        warnings=events.warnings,
+        out=out,
+    )
+    return result if folder is None else _write(result, loaded, plan, calibration, prompt, events, timings, folder)
+
+
+def _write(
+    result: StructuredResult,
+    loaded: LoadedModel,
+    plan: Plan,
+    calibration: Calibration | None,
+    prompt: Tensor,
+    events: Events,
+    timings: Timings,
+    folder: Path,
+) -> StructuredResult:
+    events.emit("phase", name="write")
+    with write_errors(result.out or folder):
+        with timings.phase("write"):
+            write_smaller(loaded, plan.parts, plan.recipe.mode, folder, events.warn)
+        with timings.phase("check"):
+            check = check_written(loaded.model, prompt, folder, plan.recipe.mode)
+        result = replace(result, check=check)
+        write_facts(describe(result, _figures(result), loaded.source.name, calibration, str(plan.device)), folder)
+    return result
+
+
+def _figures(result: StructuredResult) -> dict[str, Any]:
+    return {
+        "parameters": vars(result.parameters) | {"share": result.parameters.share},
+        "parts": [vars(part) for part in result.parts],
+        "cosines": result.cosines,
+        "speed": vars(result.speed),
+        "check": None if result.check is None else vars(result.check),
+    }
+
+
+def _target(plan: Plan) -> int | None:
+    return None if plan.wanted is None else plan.limits.parameters - plan.wanted
+
+
+def _smaller_config(plan: Plan, counts: Counts) -> Any:
+    first = plan.parts[0]
+    kept = [part.units - counts[part] for part in first]
+    return uniform_config(plan.model.config, first, *kept)
+
+
+def _warn_of_steps(parts: Sequence[PartResult], events: Events) -> None:
+    fallen = [part for part in parts if part.steps]
+    if fallen:
+        last = Counter(part.steps[-1] for part in fallen)
+        events.warn(
+            f"the repair of {len(fallen)} of {len(parts)} parts needed a fallback, the last of which was: "
+            + ", ".join(f"{step} ({count})" for step, count in last.items())
+            + "; run.json names them"
+        )

@@ -1,0 +1,55 @@
+"""Write a model that has become smaller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..models.load import LoadedModel, Source
+from ..models.save import copy_companions, write_model
+from .parts import BlockParts
+from .ragged import write_structure
+from .recipe import Mode
+
+CONFIG_FILE = "config.json"
+
+
+def write_smaller(
+    loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path, warn: Callable[[str], None]
+) -> None:
+    """Write weights, configuration, tokenizer and what else stood beside the model; structure.json in ragged mode.
+
+    A model from a folder is written in the type that its configuration names, whatever it was computed in, and its
+    parameters in memory are rounded to that type: they stay what was written.
+    """
+    source, computed = loaded.source.folder, loaded.model.dtype
+    stored = computed if source is None else _stored_dtype(source, computed)
+    _round(loaded.model, stored)
+    try:
+        # As a model that has no folder: its tensors are not those of the shards any more.
+        write_model(replace(loaded, source=Source(loaded.source.name)), {}, (), folder, warn)
+    finally:
+        _round(loaded.model, computed)
+    if source is not None:
+        config = (folder / CONFIG_FILE).read_bytes()
+        copy_companions(source, folder)
+        (folder / CONFIG_FILE).write_bytes(config)
+    if mode == "ragged":
+        write_structure(parts, folder)
+
+
+def _stored_dtype(source: Path, computed: torch.dtype) -> torch.dtype:
+    config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
+    name = config.get("dtype", config.get("torch_dtype"))
+    stored = getattr(torch, name, None) if isinstance(name, str) else None
+    return stored if isinstance(stored, torch.dtype) and stored.is_floating_point else computed
+
+
+def _round(model: nn.Module, dtype: torch.dtype) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

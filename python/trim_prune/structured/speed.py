@@ -1,0 +1,32 @@
+"""Tokens per second of a model that writes text."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.device import evaluation_mode
+
+TOKENS, SECONDS = 16, 10.0
+"""So many tokens are decoded, fewer if that takes longer, but two at least."""
+
+
+@torch.no_grad()
+def tokens_per_second(model: Any, prompt: Tensor, tokens: int = TOKENS, seconds: float = SECONDS) -> float:
+    """Greedy decoding after a prompt [1, T], one sequence, with the cache of keys and values.
+
+    One over the median time of a token; the prompt and the first token after it are not counted.
+    """
+    with evaluation_mode(model):
+        output = model(input_ids=prompt, use_cache=True)
+        times: list[float] = []
+        start = time.perf_counter()
+        while len(times) <= tokens and (len(times) < 3 or time.perf_counter() - start < seconds):
+            last, begin = output.logits[:, -1:].argmax(dim=-1), time.perf_counter()
+            output = model(input_ids=last, past_key_values=output.past_key_values, use_cache=True)
+            times.append(time.perf_counter() - begin)
+    return 1 / median(times[1:])
