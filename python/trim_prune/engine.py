@@ -26,7 +26,7 @@ from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
-from .models.discover import Block, Linear, find_blocks
+from .models.discover import Block, Linear, Store, find_blocks
 from .output_gradients import output_gradients
 from .pattern import Keep
 from .permutation import Folds, Move, Reordered, find_folds, reorder
@@ -71,13 +71,13 @@ class Plan:
         return [linear for block in self.blocks for linear in block.linears]
 
 
-def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
-    """Find the blocks, and refuse what cannot be done."""
-    blocks = find_blocks(model)
+def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """Find the blocks, whose weights are in that store or in memory, and refuse what cannot be done."""
+    blocks = find_blocks(model, store)
     linears = [linear for block in blocks for linear in block.linears]
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
-    _refuse_not_finite(linears)
+    _refuse_not_finite(blocks)
     folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
     return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
 
@@ -87,7 +87,7 @@ def _divided(
 ) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics, dense))
+        return replace(plan, budgets=_budgets(plan, statistics, dense))
 
 
 def _divided_by_text(
@@ -118,14 +118,14 @@ def _divided_by_text(
 
 
 def _budgets(
-    linears: Sequence[Linear],
-    recipe: Recipe,
-    statistics: Mapping[Linear, LinearStatistics],
-    dense: DenseModel | None,
+    plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None
 ) -> dict[Linear, Budget]:
+    linears, recipe = plan.linears, plan.recipe
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
-    request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe, dense)
+    request = LayerRequest(
+        linears, recipe.sparsity, total, limits, statistics, recipe, dense, lambda index: on_device(plan.blocks[index])
+    )
     try:
         sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
         if recipe.pattern is not None:
@@ -175,13 +175,15 @@ def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
             )
 
 
-def _refuse_not_finite(linears: Sequence[Linear]) -> None:
+def _refuse_not_finite(blocks: Sequence[Block]) -> None:
     # All of them before any work: a walk that stops at one leaves a model half pruned.
-    for linear in linears:
-        if not torch.isfinite(linear.module.weight).all():
-            raise TrimPruneError(
-                "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
-            )
+    for block in blocks:
+        with on_device(block):
+            for linear in block.linears:
+                if not torch.isfinite(linear.module.weight).all():
+                    raise TrimPruneError(
+                        "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
+                    )
 
 
 @torch.no_grad()
@@ -216,7 +218,7 @@ def walk(
             plan = _divided_by_text(plan, states, capture, calibration, events, timings, folder)
         for block in plan.blocks:
             start = time.perf_counter()
-            with on_device(block.module, plan.device):
+            with on_device(block, plan.device):
                 reordered = _permute(plan, block, states, timings)
                 done = _prune_block(plan, block, states, masks, timings)
                 if block is not plan.blocks[-1]:
@@ -325,7 +327,7 @@ def _measure_dense(
     found: dict[Linear, LinearStatistics] = {}
     for block in plan.blocks:
         collector = _collector(plan, block.linears, needs, timings)
-        with on_device(block.module, plan.device), timings.phase("forward"):
+        with on_device(block, plan.device), timings.phase("forward"):
             walked.propagate(block, collector)
         found |= {linear: collector.statistics(linear) for linear in block.linears}
     return found

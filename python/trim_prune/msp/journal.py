@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,16 +14,18 @@ from torch import nn
 
 from ..cache import add_tensor, cache_file
 from ..events import to_json
+from ..models.device import parameters_of
+from ..models.discover import Block
 from .evolution import Candidate, Generation
 
 FORMAT = 1
 """Of the entries; another one, or another way to search, makes old journals unread."""
 
 
-def subject_digest(model: nn.Module, *facts: Any) -> str:
+def subject_digest(model: nn.Module, blocks: Sequence[Block], *facts: Any) -> str:
     """One string for a search: the bytes of the model's parameters, and what else decides what it finds."""
     digest = hashlib.sha256(to_json([FORMAT, *facts]).encode())
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters_of(model, blocks):
         digest.update(f"{name} ".encode())
         add_tensor(digest, parameter)
     return digest.hexdigest()

@@ -74,7 +74,7 @@ def _facts(recipe: Recipe) -> dict[str, object]:
 @contextmanager
 def _journal(dense: DenseModel, name: str, facts: object, *tokens: torch.Tensor) -> Iterator[Journal]:
     ids = [part.tolist() for part in (dense.calibration.token_ids, *tokens)]
-    journal = Journal(f"{name}-{subject_digest(dense.module, facts, ids)[:32]}.jsonl")
+    journal = Journal(f"{name}-{subject_digest(dense.module, dense.blocks, facts, ids)[:32]}.jsonl")
     try:
         yield journal
     finally:

@@ -47,12 +47,13 @@ def _block_alphas(request: LayerRequest) -> dict[int, float | None]:
     cached, device = read_cache(CACHE), choose_device(request.recipe.device)
     means = {}
     for block, linears in request.blocks.items():
-        digests = [_digest(linear) for linear in linears]
-        found = {
-            digest: _exponent(linear, device)
-            for digest, linear in zip(digests, linears, strict=True)
-            if not _is_exponent(cached.get(digest, math.nan))
-        }
+        with request.on_device(block):
+            digests = [_digest(linear) for linear in linears]
+            found = {
+                digest: _exponent(linear, device)
+                for digest, linear in zip(digests, linears, strict=True)
+                if not _is_exponent(cached.get(digest, math.nan))
+            }
         if found:
             extend_cache(CACHE, found)
         values = [found.get(digest, cached.get(digest)) for digest in digests]
