@@ -49,11 +49,11 @@ def on_device(block: Block, device: torch.device | None = None) -> Iterator[None
     afterwards.
     """
     home = home_of(block)
-    if block.store is not None:
-        block.store.fetch(block, device or home)
-    elif device is not None:
-        block.module.to(device)
     try:
+        if block.store is not None:
+            block.store.fetch(block, device or home)
+        elif device is not None:
+            block.module.to(device)
         yield
     finally:
         if block.store is not None:

@@ -18,7 +18,8 @@ from trim_kernels import unpack_bits
 from ..errors import TrimPruneError
 from ..permutation import Move
 from ..results import LinearResult
-from .load import INDEX_FILE, SINGLE_FILE, LoadedModel
+from .load import LoadedModel
+from .shards import INDEX_FILE, SINGLE_FILE
 
 MASK_FILE = "masks.safetensors"
 MASK_FORMAT = "trim-prune-masks"

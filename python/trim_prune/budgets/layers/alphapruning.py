@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ...cache import add_tensor, extend_cache, read_cache
+from ...cache import extend_cache, read_cache
+from ...digest import add_tensor
 from ...models.device import choose_device
 from ...models.discover import Linear
 from .base import LayerRequest, register_layer_budget
