@@ -19,6 +19,7 @@ Kind = Literal[
     "errors",
     "search",
     "round",
+    "resumed",
     "linear",
     "block",
     "warning",

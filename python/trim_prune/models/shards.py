@@ -129,7 +129,7 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def make_file(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> None:
-    """A safetensors file of uint8 tensors, all zero."""
+    """A safetensors file of uint8 tensors: zero, or what was in their place."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
     for name, shape in shapes.items():
@@ -138,7 +138,6 @@ def make_file(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mappi
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    path.unlink(missing_ok=True)
     allocate(path, 8 + len(text) + at)
     with path.open("r+b") as file:
         file.write(len(text).to_bytes(8, "little") + text)
