@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
@@ -18,13 +20,15 @@ from .events import EventLog, Events, Listener
 from .layers_file import write_layers
 from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
-from .models.save import verify, write_masks, write_model
-from .models.staging import check_output, output_folder, protect_inputs, write_errors
+from .models.output import Output, WrittenMasks
+from .models.staging import check_output, protect_inputs, write_errors
 from .permutation import require_scipy
 from .recipe import Recipe
 from .recipes import AnyRecipe, build_recipe, load_recipe
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
+from .runs.fingerprint import fingerprint
+from .runs.folder import run_folder
 from .structured import StructuredRecipe, StructuredResult
 from .structured.run import prune_structure
 from .timing import Timings
@@ -38,6 +42,7 @@ class Options(TypedDict, total=False):
     tokenizer: Any
     out: str | Path | None
     overwrite: bool
+    resume: bool
     gguf: str | Path | None
     trust_remote_code: bool
     text_field: str
@@ -67,6 +72,7 @@ def prune(
     tokenizer: Any = None,
     out: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = True,
     gguf: str | Path | None = None,
     trust_remote_code: bool = False,
     text_field: str = "text",
@@ -78,7 +84,10 @@ def prune(
     :class:`Recipe` or a :class:`StructuredRecipe`, its values as a dict, or a YAML file. text: calibration text (file,
     strings, or dataset name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer:
     needed with a model object if there is text to tokenise or a folder to write. out: folder to write; without it the
-    pruned model is only in the result. on_event: called with each :class:`Event`.
+    pruned model is only in the result. With it, a model from a folder is never in memory as a whole (with a
+    :class:`StructuredRecipe` it is), and what is done is kept beside it until it is whole, in ``<out>.unfinished``.
+    resume: go on from there if an earlier run of the same model, recipe, text and code stopped; False: begin anew.
+    on_event: called with each :class:`Event`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -102,15 +111,13 @@ def prune(
     # Before the model is loaded, which may take minutes.
     source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
-        folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
-        if folder is not None:
-            log = EventLog(folder / EVENT_FILE)
-            stack.callback(log.close)
-            events.listeners.append(log)
+        run = None if out is None else stack.enter_context(run_folder(Path(out), resume, events.warn))
+        if run is not None:
+            stack.enter_context(_logged(events, run.model / EVENT_FILE))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
         events.emit("phase", name="load")
         with timings.phase("load"):
-            loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code)
+            loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code, run is None or _whole(recipe))
         for warning in loaded.warnings:
             events.warn(warning)
         if isinstance(recipe, StructuredRecipe):
@@ -120,39 +127,41 @@ def prune(
                 lambda: None if source is None else _calibrate(loaded, recipe, source),
                 events,
                 timings,
-                folder,
+                None if run is None else run.model,
                 None if out is None else Path(out),
             )
             events.emit("finish", seconds=timings.seconds)
             return smaller
         with timings.phase("plan"):
-            plan = make_plan(loaded.model, recipe)
+            plan = make_plan(loaded.model, recipe, loaded.store)
         calibration = None
         if source is not None:
             with timings.phase("load"):
                 calibration = _calibrate(loaded, recipe, source)
+        if run is not None:
+            with timings.phase("write"):
+                output = Output(run.model, loaded, plan.blocks)
+                run.begin(fingerprint(loaded, recipe, calibration, plan.device), output, plan.blocks, events.warn)
         events.emit("phase", name="prune")
-        linears, masks, moves = walk(plan, calibration, events, timings, folder)
+        linears, masks, _ = walk(plan, calibration, events, timings, run)
         result = PruneResult(
-            model=loaded.model,
             recipe=recipe,
             sparsity=sparsity_figures(plan, linears),
             linears=linears,
-            masks=masks,
+            masks=masks if run is None else WrittenMasks(run.out),
             sample_ids=calibration.sample_ids if calibration else [],
             timings=timings.seconds,
             warnings=events.warnings,
             out=None if out is None else Path(out),
+            load=partial(_pruned, loaded, recipe, out, trust_remote_code),
         )
-        if folder is not None:
+        if run is not None:
             events.emit("phase", name="write")
-            with write_errors(result.out or folder):
-                with timings.phase("write"):
-                    kept_zeros = write_model(loaded, masks, moves, folder, events.warn)
-                    write_masks(masks, linears, folder)
-                    verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
-                write_layers(result, folder)
-                write_run(result, loaded.source.name, calibration, str(plan.device), folder)
+            with timings.phase("write"):
+                run.finish(linears)
+            with write_errors(run.out):
+                write_layers(result, run.model)
+                write_run(result, loaded.source.name, calibration, str(plan.device), run.model)
         events.emit("finish", seconds=timings.seconds)
     return result
 
@@ -174,6 +183,31 @@ def _readers(recipe: AnyRecipe) -> str:
         f"score {recipe.score!r}, layers {recipe.layers!r}, rows {recipe.rows!r}, solver {recipe.solver!r} and "
         f"correction {recipe.correction}"
     )
+
+
+def _whole(recipe: AnyRecipe) -> bool:
+    """Whether a recipe needs the model in memory as a whole."""
+    return isinstance(recipe, StructuredRecipe)
+
+
+@contextmanager
+def _logged(events: Events, file: Path) -> Iterator[None]:
+    """Events inside this context are also lines of a file."""
+    log = EventLog(file)
+    events.listeners.append(log)
+    try:
+        yield
+    finally:
+        events.listeners.remove(log)
+        log.close()
+
+
+def _pruned(loaded: LoadedModel, recipe: Recipe, out: str | Path | None, trust_remote_code: bool) -> nn.Module:
+    """The pruned model: in memory as it was given or loaded, or, if it never was there, from the output folder."""
+    if loaded.store is not None and out is not None:
+        loaded = load_model(out, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code)
+    pruned: nn.Module = loaded.model
+    return pruned
 
 
 def _as_recipe(recipe: AnyRecipe | dict[str, Any] | str | Path) -> AnyRecipe:
@@ -208,10 +242,11 @@ def _load(
     recipe: AnyRecipe,
     gguf: str | Path | None,
     trust_remote_code: bool,
+    hold: bool,
 ) -> LoadedModel:
     if not isinstance(model, nn.Module):
         loaded = load_model(
-            model, gguf=gguf, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code
+            model, gguf=gguf, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code, hold=hold
         )
         return loaded if tokenizer is None else replace(loaded, tokenizer=tokenizer)
     if recipe.dtype != "auto":

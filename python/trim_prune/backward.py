@@ -34,12 +34,12 @@ def backward(capture: Capture, token_ids: Tensor, device: torch.device, watch: W
     home, turns = captured.hidden.device, list(zip(capture.blocks, captured.calls, strict=True))
     hidden = [captured.hidden]
     for block, call in turns:
-        with on_device(block.module, device):
+        with on_device(block, device):
             hidden.append(call.run(block.module, hidden[-1].to(device), device).to(home))
     gradient = _loss_gradient(capture, token_ids, hidden.pop())
     for block, call in reversed(turns):
         inputs = hidden.pop().to(device).detach().requires_grad_()
-        with on_device(block.module, device), watch(block.linears), torch.enable_grad():
+        with on_device(block, device), watch(block.linears), torch.enable_grad():
             torch.autograd.backward(call.run(block.module, inputs, device), gradient.to(device))
         assert inputs.grad is not None
         gradient = inputs.grad

@@ -5,16 +5,12 @@ A cache is never needed: what cannot be read counts as empty, and what cannot be
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 
 def cache_file(name: str) -> Path:
@@ -25,13 +21,6 @@ def cache_file(name: str) -> Path:
     """
     folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (folder if folder.is_absolute() else Path("~/.cache").expanduser()) / "trim-prune" / name
-
-
-def add_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
-    """Make type, shape and bytes of a tensor part of a digest, to know a result by what it was found from."""
-    tensor = tensor.detach().cpu().contiguous()
-    digest.update(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def read_cache(name: str) -> dict[str, Any]:

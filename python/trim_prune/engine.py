@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -16,36 +15,32 @@ from torch import Tensor, nn
 from trim_kernels import unpack_bits
 from trim_kernels.precision import full_float32
 
+from .budget import Budget
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
 from .calibration.statistics import Collector, LinearStatistics, Need
 from .calibration.tokens import Calibration
 from .correction import corrected
 from .dense import DenseModel
+from .digest import checksum
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
-from .models.discover import Block, Linear, find_blocks
+from .models.discover import Block, Linear, Store, find_blocks
 from .output_gradients import output_gradients
 from .pattern import Keep
 from .permutation import Folds, Move, Reordered, find_folds, reorder
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
+from .runs.folder import Run
+from .runs.resume import resumed
 from .scores import SCORES, ScoreRequest
 from .solvers import SOLVERS, SolveRequest
 from .states import PairedStates, States
 from .timing import Timings
 
 MIN_COVERAGE = 0.99
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How many weights of a linear go, and by which pattern if the recipe has one."""
-
-    prune_count: int
-    pattern: Keep | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +66,13 @@ class Plan:
         return [linear for block in self.blocks for linear in block.linears]
 
 
-def make_plan(model: nn.Module, recipe: Recipe) -> Plan:
-    """Find the blocks, and refuse what cannot be done."""
-    blocks = find_blocks(model)
+def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """Find the blocks, whose weights are in that store or in memory, and refuse what cannot be done."""
+    blocks = find_blocks(model, store)
     linears = [linear for block in blocks for linear in block.linears]
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
-    _refuse_not_finite(linears)
+    _refuse_not_finite(blocks)
     folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
     return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
 
@@ -87,7 +82,7 @@ def _divided(
 ) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, budgets=_budgets(plan.linears, plan.recipe, statistics, dense))
+        return replace(plan, budgets=_budgets(plan, statistics, dense))
 
 
 def _divided_by_text(
@@ -97,7 +92,7 @@ def _divided_by_text(
     calibration: Calibration,
     events: Events,
     timings: Timings,
-    folder: Path | None,
+    run: Run | None,
 ) -> Plan:
     """As :func:`_divided`, by a layer budget that sees the dense model at work."""
     needs = LAYER_BUDGETS.get(plan.recipe.layers).needs - {"output_gradient"}
@@ -111,21 +106,21 @@ def _divided_by_text(
         plan.device,
         events,
         timings,
-        folder,
+        None if run is None else run.model,
         plan.output_gradients,
     )
     return _divided(plan, timings, statistics, dense)
 
 
 def _budgets(
-    linears: Sequence[Linear],
-    recipe: Recipe,
-    statistics: Mapping[Linear, LinearStatistics],
-    dense: DenseModel | None,
+    plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None
 ) -> dict[Linear, Budget]:
+    linears, recipe = plan.linears, plan.recipe
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
-    request = LayerRequest(linears, recipe.sparsity, total, limits, statistics, recipe, dense)
+    request = LayerRequest(
+        linears, recipe.sparsity, total, limits, statistics, recipe, dense, lambda index: on_device(plan.blocks[index])
+    )
     try:
         sparsities = LAYER_BUDGETS.get(recipe.layers).function(request)
         if recipe.pattern is not None:
@@ -175,23 +170,26 @@ def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
             )
 
 
-def _refuse_not_finite(linears: Sequence[Linear]) -> None:
+def _refuse_not_finite(blocks: Sequence[Block]) -> None:
     # All of them before any work: a walk that stops at one leaves a model half pruned.
-    for linear in linears:
-        if not torch.isfinite(linear.module.weight).all():
-            raise TrimPruneError(
-                "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
-            )
+    for block in blocks:
+        with on_device(block):
+            for linear in block.linears:
+                if not torch.isfinite(linear.module.weight).all():
+                    raise TrimPruneError(
+                        "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
+                    )
 
 
 @torch.no_grad()
 def walk(
-    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, folder: Path | None = None
+    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, run: Run | None = None
 ) -> tuple[list[LinearResult], dict[str, Tensor], list[Move]]:
     """Prune the model in place, block by block; each block sees the outputs of the pruned ones before it.
 
-    ``calibration``: None if nothing needs any. ``folder``: where a layer budget may leave files about what it did.
-    Returns the results per linear, the packed masks per weight name, and which parameters were reordered before.
+    ``calibration``: None if nothing needs any. ``run``: what takes every block when it is finished, and has those that
+    an earlier process finished; None: the blocks are in memory, and stay there. Returns the results per linear and,
+    without ``run``, the packed masks per weight name, and which parameters were reordered before.
     """
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
@@ -200,30 +198,48 @@ def walk(
     _warn_of_refused(plan, events)
     _warn_of_tails(plan, events)
     budget = LAYER_BUDGETS.get(plan.recipe.layers)
-    if not budget.needs_text:
+    if run is not None:
+        plan = replace(plan, budgets=run.budgets(plan.linears))
+    if plan.budgets is None and not budget.needs_text:
         plan = _divided(plan, timings, {})
     with evaluation_mode(plan.model):
         capture, states = _capture(plan, calibration, events, timings)
         if plan.recipe.gradient_sequences:
             assert capture is not None
             assert calibration is not None
-            found = _output_gradients(plan, capture, calibration, events, timings)
+            found = _output_gradients(plan, capture, calibration, events, timings, run)
             plan = replace(plan, output_gradients=found)
-        if budget.needs_text:
+        if plan.budgets is None:
             assert capture is not None
             assert calibration is not None
             # In a call of its own: what the dense model's states take is free again before anything is pruned.
-            plan = _divided_by_text(plan, states, capture, calibration, events, timings, folder)
-        for block in plan.blocks:
+            plan = _divided_by_text(plan, states, capture, calibration, events, timings, run)
+        assert plan.budgets is not None
+        if run is not None:
+            run.keep_budgets(plan.budgets)
+            results += resumed(run, plan.blocks, states, plan.device, events, timings)
+        entering = checksum(states.tensors()) if run is not None else ""
+        for block in plan.blocks[len({result.block for result in results}) :]:
             start = time.perf_counter()
-            with on_device(block.module, plan.device):
+            own: dict[str, Tensor] = {}
+            with on_device(block, plan.device):
                 reordered = _permute(plan, block, states, timings)
-                done = _prune_block(plan, block, states, masks, timings)
+                moved = [move for found in reordered.values() for move in found.moves]
+                done = _prune_block(plan, block, states, own, timings)
+                done = [replace(result, permuted=_shares(reordered.get(result.name))) for result in done]
+                if run is not None:
+                    run.round(block)
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):
                         states.propagate(block)
-            done = [replace(result, permuted=_shares(reordered.get(result.name))) for result in done]
-            moves += [move for found in reordered.values() for move in found.moves]
+                if run is not None:
+                    with timings.phase("write"):
+                        leaving = checksum(states.tensors())
+                        run.add(block, done, own, moved, states, (entering, leaving), timings.seconds)
+                        entering = leaving
+            if run is None:
+                masks |= own
+                moves += moved
             for result in done:
                 events.emit("linear", **_facts(result))
             events.emit("block", **_block_facts(plan, block, done, time.perf_counter() - start))
@@ -305,16 +321,21 @@ def _capture(
 
 
 def _output_gradients(
-    plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings
+    plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings, run: Run | None
 ) -> dict[Linear, Tensor]:
     """Those of the dense model."""
+    if run is not None and (known := run.gradients(plan.linears)) is not None:
+        return known
     token_ids = calibration.token_ids[: plan.recipe.gradient_sequences]
 
     def note(number: int) -> None:
         events.emit("gradients", sequence=number, sequences=len(token_ids))
 
     with timings.phase("gradients"), rest_on_device(plan.model, plan.blocks, plan.device):
-        return output_gradients(capture, token_ids, plan.device, on_sequence=note)
+        found = output_gradients(capture, token_ids, plan.device, on_sequence=note)
+    if run is not None:
+        run.keep_gradients(found)
+    return found
 
 
 def _measure_dense(
@@ -325,7 +346,7 @@ def _measure_dense(
     found: dict[Linear, LinearStatistics] = {}
     for block in plan.blocks:
         collector = _collector(plan, block.linears, needs, timings)
-        with on_device(block.module, plan.device), timings.phase("forward"):
+        with on_device(block, plan.device), timings.phase("forward"):
             walked.propagate(block, collector)
         found |= {linear: collector.statistics(linear) for linear in block.linears}
     return found

@@ -21,6 +21,7 @@ Kind = Literal[
     "similarity",
     "search",
     "round",
+    "resumed",
     "linear",
     "block",
     "warning",

@@ -50,6 +50,8 @@ class Lines:
         elif event.kind == "round":
             self._start = event.time
             self._print(_round_summary(data))
+        elif event.kind == "resumed":
+            self._print(f"going on after block {data['blocks_done']}/{data['blocks']}")
         elif event.kind == "block":
             done = data["block"] + 1
             left = (event.time - self._start) / done * (data["blocks"] - done)
@@ -101,6 +103,8 @@ class Bars:
             self._update("search", done, data["rounds"] * per_round, _search_summary(data))
         elif event.kind == "round":
             self._progress.console.print(_round_summary(data), highlight=False)
+        elif event.kind == "resumed":
+            self._update("blocks", data["blocks_done"], data["blocks"], "")
         elif event.kind == "block":
             self._update("blocks", data["block"] + 1, data["blocks"], _summary(data))
         elif event.kind == "warning":

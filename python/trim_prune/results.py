@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -73,15 +75,21 @@ class Sparsity:
 class PruneResult:
     """The outcome of a prune: the pruned model, what was done to it, and where it was written.
 
-    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order.
+    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order; read from the output folder, if
+    there is one, when they are asked for.
     """
 
-    model: nn.Module = field(repr=False)
     recipe: Recipe
     sparsity: Sparsity
     linears: list[LinearResult]
-    masks: dict[str, Tensor] = field(repr=False)
+    masks: Mapping[str, Tensor] = field(repr=False)
     sample_ids: list[int]
     timings: dict[str, float]
     warnings: list[str]
     out: Path | None
+    load: Callable[[], nn.Module] = field(repr=False)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The pruned model: the one that was given, or what is in the output folder, loaded when it is asked for."""
+        return self.load()

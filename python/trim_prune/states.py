@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -34,6 +34,27 @@ class States:
         for index, hidden in enumerate(self.hidden):
             with collector.batch(hidden.shape[0], hidden.shape[1]) if collector else nullcontext():
                 self.hidden[index] = self.run(block, block.module, index)
+
+    @property
+    def kept_on_disk(self) -> bool:
+        """Whether a file of the hidden states is worth its time to a run that may have to go on from here.
+
+        On a CPU it is: the forwards through the blocks before take longer. On a GPU they are faster than the file.
+        """
+        return self.device.type == "cpu"
+
+    def tensors(self) -> list[Tensor]:
+        """All there is to go on from here with."""
+        return self.hidden
+
+    def restore(self, tensors: Sequence[Tensor]) -> None:
+        """Go on with what :meth:`tensors` gave to another run."""
+        self.hidden = [kept.to(hidden.device) for kept, hidden in zip(tensors, self.hidden, strict=True)]
+
+    def replay(self, block: Block, load: Callable[[], None]) -> None:
+        """Go through a block that was pruned before; ``load`` gives it the weights that it had then."""
+        load()
+        self.propagate(block)
 
     def twin(self) -> States:
         """Plain states of their own at the same block, for a walk that leaves these as they are."""
@@ -72,6 +93,26 @@ class PairedStates(States):
         super().propagate(block, collector)
         self._dense.hidden = [self._after[index] for index in range(len(self.hidden))]
         self._module = None
+
+    @property
+    def kept_on_disk(self) -> bool:
+        """Always: what a block was before its columns were reordered for the dense model is not known any more."""
+        return True
+
+    def tensors(self) -> list[Tensor]:
+        """See :meth:`States.tensors`."""
+        return self.hidden + self._dense.hidden
+
+    def restore(self, tensors: Sequence[Tensor]) -> None:
+        """See :meth:`States.restore`."""
+        super().restore(tensors[: len(self.hidden)])
+        self._dense.restore(tensors[len(self.hidden) :])
+
+    def replay(self, block: Block, load: Callable[[], None]) -> None:
+        """See :meth:`States.replay`; the dense model's block is what is there before ``load``."""
+        for index in range(len(self.hidden)):
+            self._after[index] = self._dense.run(block, block.module, index)
+        super().replay(block, load)
 
 
 @contextmanager

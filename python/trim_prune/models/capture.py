@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NOT_FINITE_FIX, TrimPruneError
+from .device import on_device
 from .discover import Block
 
 PROBE_TOKENS = 8
@@ -118,7 +119,8 @@ class Capture:
                 if index in calls or len(calls) != index:
                     raise _unsupported("the blocks do not run one after the other, once each", index)
                 calls[index] = (args, kwargs)
-                outputs[index] = original(*args, **kwargs)
+                with on_device(self.blocks[index]):
+                    outputs[index] = original(*args, **kwargs)
                 return outputs[index]
 
             return forward
@@ -178,7 +180,8 @@ def _forwards(blocks: Sequence[Block], make: Callable[[int], Callable[..., Any]]
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    # Blocks may be on a disk, and the rest never is.
+    return next(parameter.device for parameter in model.parameters() if not parameter.is_meta)
 
 
 def _hidden_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

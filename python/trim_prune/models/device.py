@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from contextlib import contextmanager, nullcontext
+from itertools import chain, groupby
 
 import torch
 from torch import nn
@@ -42,14 +42,38 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def on_device(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """The module lies on that device inside this context, and afterwards where it lay."""
-    home = next(module.parameters()).device
-    module.to(device)
+def on_device(block: Block, device: torch.device | None = None) -> Iterator[None]:
+    """The block's weights lie on that device inside this context, and afterwards where they were: in memory or a store.
+
+    ``device``: None: where they are, or the CPU. What is changed in the weights of a block with a store is lost
+    afterwards.
+    """
+    home = home_of(block)
     try:
+        if block.store is not None:
+            block.store.fetch(block, device or home)
+        elif device is not None:
+            block.module.to(device)
         yield
     finally:
-        module.to(home)
+        if block.store is not None:
+            block.store.drop(block)
+        elif device is not None:
+            block.module.to(home)
+
+
+def home_of(block: Block) -> torch.device:
+    """Where in memory the block is when no device has it; the CPU for one whose weights are in a store."""
+    return torch.device("cpu") if block.store is not None else next(block.module.parameters()).device
+
+
+def parameters_of(model: nn.Module, blocks: Sequence[Block]) -> Iterator[tuple[str, nn.Parameter]]:
+    """As ``model.named_parameters()``; those of a block can be read until the first of another one is handed out."""
+    owner = {f"{block.name}.{name}": block for block in blocks for name, _ in block.module.named_parameters()}
+    for block, names in groupby((name for name, _ in model.named_parameters()), key=owner.get):
+        with on_device(block) if block is not None else nullcontext():
+            for name in names:
+                yield name, model.get_parameter(name)
 
 
 @contextmanager

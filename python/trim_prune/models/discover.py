@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from torch import nn
 
 from ..errors import TrimPruneError
@@ -29,14 +31,25 @@ class Linear:
         return self.module.weight.numel()
 
 
+class Store(Protocol):
+    """Where the weights of blocks are while nobody needs them."""
+
+    def fetch(self, block: Block, device: torch.device) -> None:
+        """Put the weights of a block on a device."""
+
+    def drop(self, block: Block) -> None:
+        """Free them again; what was changed in them is lost."""
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One decoder layer of the model."""
+    """One decoder layer of the model; ``store``: where its weights are, None: in memory, always."""
 
     index: int
     name: str
     module: nn.Module
     linears: tuple[Linear, ...]
+    store: Store | None = None
 
     @property
     def coverage(self) -> float:
@@ -44,7 +57,7 @@ class Block:
         return sum(linear.size for linear in self.linears) / sum(p.numel() for p in self.module.parameters())
 
 
-def find_blocks(model: nn.Module) -> list[Block]:
+def find_blocks(model: nn.Module, store: Store | None = None) -> list[Block]:
     """The decoder blocks: the longest ``nn.ModuleList`` of one class that contains ``nn.Linear``.
 
     A list inside the members of another one (the experts of a block, say) is never chosen. Embeddings and the
@@ -72,7 +85,7 @@ def find_blocks(model: nn.Module) -> list[Block]:
         Block(index, f"{chosen}.{index}" if chosen else str(index), module, ())
         for index, module in enumerate(candidates[chosen])
     ]
-    blocks = [Block(b.index, b.name, b.module, _linears(b)) for b in blocks]
+    blocks = [Block(b.index, b.name, b.module, _linears(b), store) for b in blocks]
     _refuse_shared_weights(blocks)
     return blocks
 

@@ -12,9 +12,9 @@ import torch
 from ..errors import TrimPruneError, nearest
 from .device import choose_device
 from .gguf import parsed_once, tokenizer_problems
+from .on_disk import BlocksOnDisk, build_empty, open_blocks
+from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 TOKENIZER_FILE = "tokenizer.json"
 STRUCTURE_FILE = "structure.json"
 """Beside a model whose blocks differ in size."""
@@ -39,12 +39,13 @@ class Source:
 
 @dataclass
 class LoadedModel:
-    """A model, its tokenizer and what there is to say about them."""
+    """A model, its tokenizer and what there is to say about them; ``store``: where its blocks are, None: in memory."""
 
     model: Any
     tokenizer: Any
     source: Source
     warnings: list[str] = field(default_factory=list)
+    store: BlocksOnDisk | None = None
 
 
 def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
@@ -69,17 +70,21 @@ def load_model(
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    hold: bool = True,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer, on the CPU, in evaluation mode.
 
     dtype "auto": as stored, except that float16 becomes float32 where ``device``, on which the model will compute,
-    is the CPU; a GGUF file is dequantised to float32. Only safetensors and GGUF are read, never pickle.
+    is the CPU; a GGUF file is dequantised to float32. Only safetensors and GGUF are read, never pickle. hold: whether
+    the model is wanted in memory; if not, its blocks stay in the files and come by the ``store`` of the result. That
+    takes files that hold the parameters as they are: a GGUF file and a checkpoint that transformers converts while it
+    loads it are held all the same.
     """
     _compute_dtype(dtype)
     source = resolve(model, gguf)
     if source.gguf is not None:
         return _load_gguf(source, dtype)
-    return _load_folder(source, dtype, choose_device(device), trust_remote_code)
+    return _load_folder(source, dtype, choose_device(device), trust_remote_code, hold)
 
 
 def load(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> Any:
@@ -90,37 +95,73 @@ def load(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> An
     return load_model(folder, dtype=dtype, device=device).model
 
 
-def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool) -> LoadedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool, hold: bool) -> LoadedModel:
+    from transformers import AutoConfig, AutoTokenizer
 
     folder = str(source.folder)
+    notes = []
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _refuse_config(config, source)
-        model: Any
-        if source.folder is not None and (source.folder / STRUCTURE_FILE).is_file():
-            # Here: it needs this module.
-            from ..structured.ragged import load_ragged
-
-            model = load_ragged(source.folder, config, _compute_dtype(dtype))
+        ragged = (Path(folder) / STRUCTURE_FILE).is_file()
+        wide = dtype == "auto" and device.type == "cpu"
+        opened = None if hold or ragged else _opened(Path(folder), config, dtype, wide, trust_remote_code)
+        if opened is not None:
+            model, first, store = opened
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=_compute_dtype(dtype) or "auto",
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-            )
+            model = _held(Path(folder), config, dtype, trust_remote_code, ragged)
+            first, store = model.dtype, None
+            model = _widened(model) if wide else model
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (TrimPruneError, MemoryError):
         raise
     except Exception as error:
         raise _unreadable("model", error, source.folder) from error
-    notes = []
-    if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
-        model = model.float()
+    if not hold and store is None:
+        notes.append("the whole model is held in memory: transformers converts its weights while it loads them")
+    if model.dtype != first:
         notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
-    return LoadedModel(model.eval(), tokenizer, source, notes)
+    return LoadedModel(model.eval(), tokenizer, source, notes, store)
+
+
+def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool, ragged: bool) -> Any:
+    """A model in memory as a whole."""
+    if ragged:
+        # Here: it needs this module.
+        from ..structured.ragged import load_ragged
+
+        return load_ragged(folder, config, _compute_dtype(dtype))
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=_compute_dtype(dtype) or "auto",
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def _opened(
+    folder: Path, config: Any, dtype: str, wide: bool, trust_remote_code: bool
+) -> tuple[Any, torch.dtype, BlocksOnDisk] | None:
+    """A model whose blocks stay in the files, and the type in which transformers would load it; None if they cannot."""
+    shards = Shards(folder, weight_files(folder))
+    first = _compute_dtype(dtype) or config.dtype or shards.only_dtype
+    if first is None:
+        return None
+    # transformers notes the type in the configuration.
+    model = build_empty(copy.deepcopy(config), first, trust_remote_code)
+    if model._keep_in_fp32_modules or getattr(model, "_keep_in_fp32_modules_strict", None):
+        return None
+    model = _widened(model) if wide else model
+    store = open_blocks(model, shards, first)
+    return None if store is None else (model, first, store)
+
+
+def _widened(model: Any) -> Any:
+    """In float32 if it came in float16, in which a CPU is slow."""
+    return model.float() if model.dtype == torch.float16 else model
 
 
 def _load_gguf(source: Source, dtype: str) -> LoadedModel:

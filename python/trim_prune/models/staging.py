@@ -1,11 +1,9 @@
-"""The output folder: refused before it costs anything, written aside, renamed when it is whole."""
+"""The output folder: refused before it costs anything, renamed when it is whole."""
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,31 +53,6 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def output_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its name when the body ends without error, and vanishes if it fails.
-
-    What killed runs of this host left behind is repaired or removed first. A reader never sees half a model: under
-    the name is the old folder, then for a moment nothing (between two renames), then the whole new one. A run killed
-    in that moment leaves the old folder aside, and the next run puts it back.
-    """
-    out = out.absolute()
-    partial = _aside(out, "partial")
-    with write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(out)
-        partial.mkdir()
-    try:
-        yield partial
-        with write_errors(out):
-            _open_to_readers(partial)
-            _sync(partial)
-            _replace(partial, out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-@contextmanager
 def write_errors(out: Path) -> Iterator[None]:
     """A full disk, a missing right or a failing device, in the form of all our errors."""
     try:
@@ -91,6 +64,32 @@ def write_errors(out: Path) -> Iterator[None]:
             got=f"{type(error).__name__}: {error}",
             fix="check the rights and the free space of the disk",
         ) from error
+
+
+def publish(folder: Path, out: Path) -> None:
+    """Give a whole model folder its final name, in the place of what has that name now.
+
+    A reader never sees half a model: under the name is the old folder, then for a moment nothing (between two renames),
+    then the whole new one. A process killed in that moment leaves the old folder aside, for :func:`repair`.
+    """
+    _open_to_readers(folder)
+    _sync(folder)
+    old = _aside(out)
+    if out.exists():
+        out.rename(old)
+    folder.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def repair(out: Path) -> None:
+    """Put back, or remove, an old folder that a killed process left aside."""
+    old = _aside(out)
+    if not old.exists():
+        return
+    if out.exists():
+        shutil.rmtree(old)
+    else:
+        old.rename(out)
 
 
 def _open_to_readers(folder: Path) -> None:
@@ -110,37 +109,5 @@ def _sync(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _replace(partial: Path, out: Path) -> None:
-    old = _aside(out, "old")
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _aside(out: Path, kind: str) -> Path:
-    # With the host: on a shared disk our numbers say nothing about the processes of another.
-    return out.with_name(f".{out.name}.{kind}-{socket.gethostname()}-{os.getpid()}")
-
-
-def _remove_stale(out: Path) -> None:
-    for path in out.parent.glob(f".{glob.escape(out.name)}.*-*"):
-        kind, _, process = path.name.removeprefix(f".{out.name}.").partition("-")
-        host, _, pid = process.rpartition("-")
-        # Our own number can only be that of a dead namesake: in containers every run may be process 1.
-        if host != socket.gethostname() or not pid.isdigit() or (int(pid) != os.getpid() and _runs(int(pid))):
-            continue
-        if kind == "old" and not out.exists():
-            path.rename(out)
-        elif kind in ("old", "partial"):
-            shutil.rmtree(path)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _aside(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")

@@ -65,7 +65,7 @@ def _stage(dense: DenseModel, token_ids: Tensor, kl: bool) -> Stage:
 def _unpruned(dense: DenseModel, states: States) -> list[Tensor]:
     walked = states.twin()
     for block in dense.blocks:
-        with on_device(block.module, dense.device):
+        with on_device(block, dense.device):
             walked.propagate(block)
     return walked.hidden
 
@@ -127,7 +127,7 @@ class Fitness:
             after: dict[Path, list[Tensor]] = {}
             if not wanted:
                 continue
-            with on_device(block.module, self.dense.device), restored(block) as dense:
+            with on_device(block, self.dense.device), restored(block) as dense:
                 for levels, prefixes in _by_last(wanted).items():
                     self._mask(dense, levels)
                     for prefix in prefixes:

@@ -12,7 +12,7 @@ from trim_kernels.precision import full_float32
 
 from ..calibration.statistics import Collector, LinearStatistics
 from ..dense import DenseModel
-from ..models.device import on_device
+from ..models.device import home_of, on_device
 from ..models.discover import Linear
 from .fitness import restored
 from .levels import Scale, rank_linear, rank_needs
@@ -32,13 +32,16 @@ def measure_ranks(
     """
     needs = rank_needs(recipe)
     if not needs:
-        linears = [linear for block in dense.blocks for linear in block.linears]
-        return {linear: rank_linear(recipe, scale, linear, LinearStatistics()) for linear in linears}
+        found: dict[Linear, Tensor] = {}
+        for block in dense.blocks:
+            with on_device(block):
+                found |= {linear: rank_linear(recipe, scale, linear, LinearStatistics()) for linear in block.linears}
+        return found
     ranks, walked = {}, dense.states.twin()
     for block in dense.blocks:
         collector = Collector(block.linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "ranks"))
-        homes = {linear: linear.module.weight.device for linear in block.linears}
-        with on_device(block.module, dense.device), restored(block):
+        home = home_of(block)
+        with on_device(block, dense.device), restored(block):
             if levels is None:
                 walked.propagate(block, collector)
             else:
@@ -49,7 +52,7 @@ def measure_ranks(
                     rank = rank_linear(recipe, scale, linear, statistics, dense.output_gradients.get(linear))
                 if levels is not None:
                     linear.module.weight.data.masked_fill_(rank >= levels[linear], 0)
-                ranks[linear] = rank.to(homes[linear])
+                ranks[linear] = rank.to(home)
             if levels is not None:
                 walked.propagate(block)
     return ranks

@@ -12,7 +12,7 @@ from ..dense import DenseModel
 from ..models.discover import Linear
 from .evolution import Found, Generation, evolve
 from .fitness import Fitness, held_out_stages
-from .journal import Journal, finite_or_infinite, generation_entry, generation_of
+from .journal import SearchJournal, finite_or_infinite, generation_entry, generation_of
 from .levels import Scale
 from .ranks import measure_ranks
 from .space import Levels, Space, first_population
@@ -42,7 +42,7 @@ class Rounds:
         space: Space,
         scale: Scale,
         sensitivity: Sequence[float] | None,
-        journal: Journal,
+        journal: SearchJournal,
     ) -> None:
         self.dense, self.recipe, self.units, self.space, self.scale = dense, recipe, units, space, scale
         self.sensitivity, self.journal = sensitivity, journal

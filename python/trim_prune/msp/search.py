@@ -15,7 +15,7 @@ from ..models.device import rest_on_device
 from ..models.discover import Linear
 from ..models.staging import write_errors
 from .fisher import FisherSums, fisher_sums
-from .journal import Journal, subject_digest
+from .journal import SearchJournal, subject_digest
 from .levels import make_space, search_score, sparsities_of
 from .plot import plot_search
 from .rounds import Rounds
@@ -72,9 +72,9 @@ def _facts(recipe: Recipe) -> dict[str, object]:
 
 
 @contextmanager
-def _journal(dense: DenseModel, name: str, facts: object, *tokens: torch.Tensor) -> Iterator[Journal]:
+def _journal(dense: DenseModel, name: str, facts: object, *tokens: torch.Tensor) -> Iterator[SearchJournal]:
     ids = [part.tolist() for part in (dense.calibration.token_ids, *tokens)]
-    journal = Journal(f"{name}-{subject_digest(dense.module, facts, ids)[:32]}.jsonl")
+    journal = SearchJournal(f"{name}-{subject_digest(dense.module, dense.blocks, facts, ids)[:32]}.jsonl")
     try:
         yield journal
     finally:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TrimPruneError
 from ..models.capture import PROBE_TOKENS, Call, Capture
-from ..models.device import evaluation_mode
+from ..models.device import evaluation_mode, on_device
 from ..models.discover import Block, Linear
 from ..pattern import Pattern
 from .fold import Fold, apply
@@ -56,11 +56,12 @@ def find_folds(model: nn.Module, blocks: Sequence[Block], pattern: Pattern) -> F
                     folds.append(candidate)
                 else:
                     refused[candidate] += 1
-            for fold, exact in _tried(block, folds, captured.calls[block.index], captured.hidden):
-                if exact:
-                    found[linears[fold.consumer]] = fold
-                else:
-                    refused[f"{_last(fold.consumer)}: in another order the block computes something else"] += 1
+            with on_device(block):
+                for fold, exact in _tried(block, folds, captured.calls[block.index], captured.hidden):
+                    if exact:
+                        found[linears[fold.consumer]] = fold
+                    else:
+                        refused[f"{_last(fold.consumer)}: in another order the block computes something else"] += 1
     if not found:
         raise TrimPruneError(
             "permute: the columns of no linear of this model can be reordered",

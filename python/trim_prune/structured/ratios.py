@@ -29,7 +29,7 @@ def cosines(states: States, blocks: Sequence[Block], events: Events) -> list[flo
     """For each block the mean over all tokens of cos(input, output) in the dense model; the states stay as they are."""
     walked, found = states.twin(), []
     for block in blocks:
-        with on_device(block.module, states.device):
+        with on_device(block, states.device):
             before = list(walked.hidden)
             walked.propagate(block)
         pairs = zip(before, walked.hidden, strict=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..models.load import LoadedModel, Source
-from ..models.save import copy_companions, write_model
+from ..models.load import LoadedModel
+from ..models.output import copy_companions, save_companions, save_weights
 from .parts import BlockParts
 from .ragged import write_structure
 from .recipe import Mode
@@ -19,9 +18,7 @@ from .recipe import Mode
 CONFIG_FILE = "config.json"
 
 
-def write_smaller(
-    loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path, warn: Callable[[str], None]
-) -> None:
+def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path) -> None:
     """Write weights, configuration, tokenizer and what else stood beside the model; structure.json in ragged mode.
 
     A model from a folder is written in the type that its configuration names, whatever it was computed in, and its
@@ -31,8 +28,8 @@ def write_smaller(
     stored = computed if source is None else _stored_dtype(source, computed)
     _round(loaded.model, stored)
     try:
-        # As a model that has no folder: its tensors are not those of the shards any more.
-        write_model(replace(loaded, source=Source(loaded.source.name)), {}, (), folder, warn)
+        save_weights(loaded.model, folder)
+        save_companions(loaded, folder)
     finally:
         _round(loaded.model, computed)
     if source is not None:

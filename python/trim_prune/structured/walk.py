@@ -47,7 +47,7 @@ def walk(
         results = []
         for block, parts in zip(plan.blocks, plan.parts, strict=True):
             start, done = time.perf_counter(), []
-            with on_device(block.module, plan.device), full_float32(plan.device):
+            with on_device(block, plan.device), full_float32(plan.device):
                 done = [_prune_part(plan, part, counts[part], states, timings) for part in parts if counts[part]]
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):

@@ -306,14 +306,14 @@ def test_without_a_cache_folder_the_search_runs_and_warns(pruned, tmp_path, monk
 
 
 def test_two_processes_do_not_write_one_journal(tmp_path):
-    from trim_prune.msp.journal import Journal
+    from trim_prune.msp.journal import SearchJournal
 
-    first = Journal("one.jsonl")
-    second = Journal("one.jsonl")
+    first = SearchJournal("one.jsonl")
+    second = SearchJournal("one.jsonl")
     assert first.problem is None
     assert second.problem is not None
     first.close()
-    third = Journal("one.jsonl")
+    third = SearchJournal("one.jsonl")
     assert third.problem is None
     third.close()
 

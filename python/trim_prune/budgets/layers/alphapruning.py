@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ...cache import add_tensor, extend_cache, read_cache
+from ...cache import extend_cache, read_cache
+from ...digest import add_tensor
 from ...models.device import choose_device
 from ...models.discover import Linear
 from .base import LayerRequest, register_layer_budget
@@ -47,12 +48,13 @@ def _block_alphas(request: LayerRequest) -> dict[int, float | None]:
     cached, device = read_cache(CACHE), choose_device(request.recipe.device)
     means = {}
     for block, linears in request.blocks.items():
-        digests = [_digest(linear) for linear in linears]
-        found = {
-            digest: _exponent(linear, device)
-            for digest, linear in zip(digests, linears, strict=True)
-            if not _is_exponent(cached.get(digest, math.nan))
-        }
+        with request.on_device(block):
+            digests = [_digest(linear) for linear in linears]
+            found = {
+                digest: _exponent(linear, device)
+                for digest, linear in zip(digests, linears, strict=True)
+                if not _is_exponent(cached.get(digest, math.nan))
+            }
         if found:
             extend_cache(CACHE, found)
         values = [found.get(digest, cached.get(digest)) for digest in digests]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ class LayerRequest:
 
     ``prune_count``: that sparsity as an exact number of weights. ``limits``: the most weights that the row budget takes
     from each linear. ``statistics``: what was asked for by ``needs``, measured on the dense model; empty otherwise.
-    ``dense``: the dense model, for a budget that runs it; None otherwise.
+    ``dense``: the dense model, for a budget that runs it; None otherwise. ``on_device``: the context in which the
+    weights of the block of that index can be read; outside it they may be on a disk.
     """
 
     linears: Sequence[Linear]
@@ -31,6 +33,7 @@ class LayerRequest:
     statistics: Mapping[Linear, LinearStatistics]
     recipe: Recipe
     dense: DenseModel | None = None
+    on_device: Callable[[int], AbstractContextManager[None]] = lambda _: nullcontext()
 
     @property
     def blocks(self) -> dict[int, list[Linear]]:

@@ -22,10 +22,11 @@ def dlp(request: LayerRequest) -> Sequence[float]:
     published formulas.
     """
     blocks, width = request.blocks, 2 * request.recipe.dlp.alpha
-    medians = [
-        lower_median(partial(wanda_scores, request, linears), sum(linear.size for linear in linears))
-        for linears in blocks.values()
-    ]
+    medians = []
+    for block, linears in blocks.items():
+        with request.on_device(block):
+            scores = partial(wanda_scores, request, linears)
+            medians.append(lower_median(scores, sum(linear.size for linear in linears)))
     # The scaling cancels the sum of all medians, and the 1: what is left cannot divide by zero.
     ratios = keep_ratios([-median for median in medians], width, request.sparsity)
     keep = dict(zip(blocks, ratios, strict=True))

@@ -84,7 +84,7 @@ def _losses(request: LayerRequest) -> Iterator[tuple[Linear, Losses]]:
     for block in dense.blocks:
         linears = [linear for linear in block.linears if not left_out(linear.name, recipe)]
         collector = Collector(linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "statistics"))
-        with on_device(block.module, dense.device), full_float32(dense.device):
+        with on_device(block, dense.device), full_float32(dense.device):
             with dense.timings.phase("forward"):
                 walked.propagate(block, collector)
             for linear in linears:

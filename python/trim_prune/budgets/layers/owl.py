@@ -21,7 +21,10 @@ def owl(request: LayerRequest) -> Sequence[float]:
     prunes with. Source: OWL's published code; ours takes the mean in float64 and never joins the scores of a block.
     """
     options, blocks = request.recipe.owl, request.blocks
-    outliers = [outlier_share(request, linears, options.m) for linears in blocks.values()]
+    outliers = []
+    for block, linears in blocks.items():
+        with request.on_device(block):
+            outliers.append(outlier_share(request, linears, options.m))
     keep = dict(zip(blocks, keep_ratios(outliers, 2 * options.lamda, request.sparsity), strict=True))
     return [1 - keep[linear.block] for linear in request.linears]
 

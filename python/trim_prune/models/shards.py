@@ -1,0 +1,187 @@
+"""The weight files of a model folder, tensor by tensor: which file holds which, and at what place in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import TrimPruneError
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+PIECE = 16 << 20
+"""Bytes that are copied at a time."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes ``begin`` to ``end`` of a file, which are a tensor of that shape; ``dtype``: None if it is not a float."""
+
+    file: str
+    begin: int
+    end: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+
+class Shards:
+    """Some safetensors files of one folder. Nothing is read but their headers until a tensor is asked for."""
+
+    def __init__(self, folder: Path, files: Iterable[str]) -> None:
+        """Read the headers.
+
+        Raises:
+            SafetensorError: a file is no safetensors file, or was cut short.
+            OSError: a file cannot be read.
+        """
+        self.folder, self.files = folder, sorted(files)
+        self.places = {name: place for file in self.files for name, place in _places(folder / file)}
+
+    @property
+    def only_dtype(self) -> torch.dtype | None:
+        """The type of all floating-point tensors; None if they differ."""
+        types = {place.dtype for place in self.places.values()} - {None}
+        return types.pop() if len(types) == 1 else None
+
+    def find(
+        self, parameters: Iterable[str], prefix: str, called: Mapping[str, str] | None = None
+    ) -> dict[str, str] | None:
+        """The stored name of each of some parameters; None if one is missing: it was converted while it was loaded.
+
+        Checkpoints of the bare model lack the prefix that the causal model gives its names. ``called``: what the stored
+        tensors are called in the model, prefix apart; by default as they are stored.
+        """
+        known = {name: name for name in self.places} if called is None else {n: key for key, n in called.items()}
+        names = {}
+        for name in parameters:
+            candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+            found = next((known[candidate] for candidate in candidates if candidate in known), None)
+            if found is None:
+                return None
+            names[name] = found
+        return names
+
+    def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """Tensors by their names, in memory of their own, file by file."""
+        for file, wanted in self._by_file(names).items():
+            with _reading(self.folder / file), safe_open(self.folder / file, "pt") as opened:
+                for name in wanted:
+                    yield name, opened.get_tensor(name).clone()
+
+    def get(self, name: str) -> Tensor:
+        """One tensor."""
+        return next(iter(self.read([name])))[1]
+
+    def write(self, name: str, tensor: Tensor) -> None:
+        """Put another tensor of the same type and shape in the place of one."""
+        place = self.places[name]
+        content = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
+        if len(content) != place.end - place.begin:
+            raise ValueError(f"{name} has {len(content)} bytes in place of {place.end - place.begin}")
+        with (self.folder / place.file).open("r+b") as file:
+            file.seek(place.begin)
+            file.write(content)
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Wait until the files of these tensors are on the disk."""
+        for file in self._by_file(names):
+            with (self.folder / file).open("rb") as opened:
+                os.fsync(opened.fileno())
+
+    def outline(self, folder: Path, without: Collection[str]) -> Shards:
+        """Files of the same names and sizes in another folder, which hold all tensors but some, whose place is kept.
+
+        The space for all of them is taken at once: a disk that is too small is found before there is anything to write.
+        """
+        for file in self.files:
+            source, size = self.folder / file, (self.folder / file).stat().st_size
+            allocate(folder / file, size)
+            left_out = sorted((p.begin, p.end) for n, p in self.places.items() if p.file == file and n in without)
+            with source.open("rb") as reading, (folder / file).open("r+b") as writing:
+                at = 0
+                for begin, end in (*left_out, (size, size)):
+                    _copy(reading.fileno(), writing.fileno(), at, begin)
+                    at = end
+        return Shards(folder, self.files)
+
+    def _by_file(self, names: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in names:
+            found.setdefault(self.places[name].file, []).append(name)
+        return found
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The names of the weight files of a model folder."""
+    if (folder / SINGLE_FILE).is_file():
+        return [SINGLE_FILE]
+    weight_map: dict[str, str] = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
+    return sorted(set(weight_map.values()))
+
+
+def make_file(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> None:
+    """A safetensors file of uint8 tensors: zero, or what was in their place."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    at = 0
+    for name, shape in shapes.items():
+        size = torch.Size(shape).numel()
+        header[name] = {"dtype": "U8", "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    allocate(path, 8 + len(text) + at)
+    with path.open("r+b") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+
+
+def allocate(path: Path, size: int) -> None:
+    """A file of that size, for which the disk has space; what it held within the size stays.
+
+    Raises:
+        OSError: the disk has not.
+    """
+    with path.open("ab") as file:
+        os.truncate(file.fileno(), size)
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise TrimPruneError(
+            "the weights cannot be read",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            fix="check that the file is complete, and was not changed since the run began",
+        ) from error
+
+
+def _places(path: Path) -> Iterator[tuple[str, Place]]:
+    with safe_open(path, "pt"):
+        pass  # the library checks that header and size of the file fit together
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    for name, about in header.items():
+        if name != "__metadata__":
+            begin, end = (8 + length + offset for offset in about["data_offsets"])
+            yield name, Place(path.name, begin, end, tuple(about["shape"]), FLOATS.get(about["dtype"]))
+
+
+def _copy(source: int, target: int, begin: int, end: int) -> None:
+    for at in range(begin, end, PIECE):
+        content = os.pread(source, min(PIECE, end - at), at)
+        if os.pwrite(target, content, at) != min(PIECE, end - at):
+            raise OSError("a file was cut short while it was copied")
