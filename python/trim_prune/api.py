@@ -101,6 +101,7 @@ def prune(
             masks=masks,
             sample_ids=calibration.sample_ids if calibration else [],
             timings=timings.seconds,
+            memory=timings.memory,
             warnings=events.warnings,
             out=None if out is None else Path(out),
         )
@@ -112,7 +113,7 @@ def prune(
                     write_masks(masks, linears, folder)
                     verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
                 write_layers(result, folder)
-                write_run(result, loaded.source.name, calibration, str(plan.device), folder)
+                write_run(result, loaded, calibration, str(plan.device), folder)
         events.emit("finish", seconds=timings.seconds)
     return result
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from .memory import PeakMemory
 from .recipe import Recipe
 
 
@@ -19,7 +20,8 @@ class LinearResult:
     of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
     order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
     ``permuted``: the share of the scores that it keeps, before and after the columns were reordered; None if they were
-    not.
+    not. ``output_error``: the energy of what the prune changed in the outputs, relative to that of the outputs before
+    it; None where nothing that was collected tells it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class LinearResult:
     baseline_quality: float | None
     learning_rate: float | None
     iteration: int | None
+    output_error: float | None
     seconds: float
     steps: tuple[str, ...] = ()
     pattern: str | None = None
@@ -73,7 +76,7 @@ class Sparsity:
 class PruneResult:
     """The outcome of a prune: the pruned model, what was done to it, and where it was written.
 
-    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order.
+    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order. ``timings``: seconds by phase.
     """
 
     model: nn.Module = field(repr=False)
@@ -83,5 +86,6 @@ class PruneResult:
     masks: dict[str, Tensor] = field(repr=False)
     sample_ids: list[int]
     timings: dict[str, float]
+    memory: PeakMemory
     warnings: list[str]
     out: Path | None

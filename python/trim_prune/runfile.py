@@ -15,6 +15,8 @@ from trim_kernels.machine import machine
 
 from .calibration.tokens import Calibration
 from .events import to_json
+from .models.load import LoadedModel
+from .output_error import error_inputs
 from .results import PruneResult
 
 RUN_FILE = "run.json"
@@ -22,18 +24,24 @@ EVENT_FILE = "events.jsonl"
 RUN_VERSION = 1
 
 
-def write_run(result: PruneResult, model: str, calibration: Calibration | None, device: str, folder: Path) -> None:
+def write_run(
+    result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str, folder: Path
+) -> None:
     """Write run.json into a folder."""
-    text = to_json(describe_run(result, model, calibration, device), indent=2)
+    text = to_json(describe_run(result, loaded, calibration, device), indent=2)
     (folder / RUN_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def describe_run(result: PruneResult, model: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
+def describe_run(
+    result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str
+) -> dict[str, Any]:
     """The facts of a run as plain values."""
     sparsity = result.sparsity
     return {
         "version": RUN_VERSION,
-        "model": model,
+        "model": loaded.source.name,
+        "hub_id": loaded.source.name if loaded.source.from_hub else None,
+        "license": loaded.license,
         "recipe": result.recipe.model_dump(mode="json"),
         "seed": result.recipe.seed,
         "calibration": None
@@ -52,7 +60,9 @@ def describe_run(result: PruneResult, model: str, calibration: Calibration | Non
             "of_all": sparsity.of_all,
         },
         "linears": [vars(linear) | {"sparsity": linear.sparsity} for linear in result.linears],
+        "output_error_inputs": error_inputs(result.recipe.needs),
         "seconds": result.timings,
+        "memory": {"peak": result.memory.peak, "by_phase": result.memory.by_phase},
         "warnings": result.warnings,
         "versions": versions(),
         "machine": machine(device),

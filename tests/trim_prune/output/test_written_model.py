@@ -125,7 +125,11 @@ def test_run_json_tells_everything(pruned, llama_folder):
         assert linear["prune_count"] == expected.prune_count
         assert linear["quality"] == expected.quality
         assert linear["sparsity"] == expected.sparsity
-    assert set(run["seconds"]) == {"load", "plan", "capture", "forward", "statistics", "search", "apply", "write"}
+    phases = {"load", "plan", "capture", "forward", "statistics", "search", "apply", "measure", "write"}
+    assert set(run["seconds"]) == phases
+    assert set(run["memory"]["by_phase"]) <= phases
+    assert all(place["process"] <= run["memory"]["peak"]["process"] for place in run["memory"]["by_phase"].values())
+    assert (run["hub_id"], run["license"], run["output_error_inputs"]) == (None, None, "search_inputs")
     assert run["versions"]["torch"] == torch.__version__
     assert run["versions"]["trim_kernels"] == trim_prune.__version__
     assert {"python", "transformers", "safetensors", "tokenizers", "numpy"} <= run["versions"].keys()
