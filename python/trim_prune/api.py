@@ -22,6 +22,7 @@ from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .permutation import require_scipy
 from .recipe import Recipe
+from .report.write import INSTALL, missing_packages, try_report
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
 from .timing import Timings
@@ -113,7 +114,10 @@ def prune(
                     write_masks(masks, linears, folder)
                     verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
                 write_layers(result, folder)
+                if missing := missing_packages():
+                    events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
                 write_run(result, loaded, calibration, str(plan.device), folder)
+            try_report(folder, result.out.name if result.out else folder.name, events.warn)
         events.emit("finish", seconds=timings.seconds)
     return result
 

@@ -18,7 +18,8 @@ from trim_kernels import unpack_bits
 from trim_prune import prune
 
 BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16}
-OURS = ("masks.safetensors", "run.json", "layers.yaml", "events.jsonl")
+REPORTS = ("report.html", "report.json", "README.md")
+OURS = ("masks.safetensors", "run.json", "layers.yaml", "events.jsonl", *REPORTS)
 
 
 def stored(folder):
@@ -158,7 +159,7 @@ def test_the_log_and_run_json_are_strict_json_even_where_a_quality_is_infinite(m
 def test_the_same_recipe_twice_gives_the_same_bytes(pruned, llama_folder, text, tmp_path):
     out, result = pruned
     prune(llama_folder, result.recipe, [text], out=tmp_path / "again")
-    for name in {path.name for path in out.iterdir()} - {"run.json", "events.jsonl"}:
+    for name in {path.name for path in out.iterdir()} - {"run.json", "events.jsonl", "report.html", "README.md"}:
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
 
 
