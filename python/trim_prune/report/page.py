@@ -31,6 +31,9 @@ def report_page(run: Run, derived: Mapping[str, Any]) -> str:
         honest=honest_words(facts, derived["bytes"]),
         evaluations=evaluated_tables(run.evaluations),
         plots=_plots(run, derived, searched),
+        sparsity_note="all linears of a block alike"
+        if plots.alike(derived)
+        else "each kind of linear, and the whole block",
         error_note=ERROR_NOTE.format(ERROR_INPUTS.get(facts["output_error_inputs"])),
         quality_words=_quality_words(searched),
         quality_note=f"{facts['recipe'].get('trim', {}).get('layer_metric', '')}, mean over the linears of each block",

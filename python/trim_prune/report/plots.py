@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .figures import GRID, INK, LINES, block_axis, draw, legend, line_styles
 from .run import Run, kind_of, short_names
@@ -18,17 +19,30 @@ HEAT = (0.23, 0.51, 0.96)
 """Of a heat map: seen on white and on black; how strong it is tells the value."""
 MAX_KINDS = 12
 MARGIN = 4
-"""Bins of a heat map beyond the last that a row lies in."""
+"""Bins that a plot shows beyond those that rows lie in."""
+
+
+def alike(derived: Mapping[str, Any]) -> bool:
+    """Whether all linears of a block lose the same share of their weights, to what a plot can show."""
+    whole = {block["block"]: block["sparsity"] for block in derived["blocks"]}
+    return all(
+        abs(sparsity - whole[block]) < 5e-4
+        for kind in derived["kinds"].values()
+        for block, sparsity in zip(kind["blocks"], kind["sparsities"], strict=True)
+    )
 
 
 def sparsity_plot(derived: Mapping[str, Any]) -> str:
-    """Sparsity by block, of its linears and of the whole."""
+    """Sparsity by block, of the whole and, where they are unlike, of its linears."""
 
     def plot(axes: Axes) -> None:
-        _by_kind(axes, derived, "sparsities", 100.0)
+        if not alike(derived):
+            _by_kind(axes, derived, "sparsities", 100.0)
+        block_axis(axes)
         blocks = derived["blocks"]
         whole = [100.0 * block["sparsity"] for block in blocks]
-        axes.plot([block["block"] for block in blocks], whole, color=INK, linewidth=2.2, label="all")
+        marker = "o" if len(blocks) < 3 else None
+        axes.plot([block["block"] for block in blocks], whole, color=INK, linewidth=2.2, label="all", marker=marker)
         axes.set_ylabel("pruned weights, %")
         low, high = axes.get_ylim()
         middle, reach = (low + high) / 2, max((high - low) / 2, 5.0)
@@ -136,6 +150,7 @@ def _histogram(kinds: Mapping[str, Mapping[int, Sequence[int]]]) -> str:
         axes.stairs((100.0 * whole / whole.sum()).tolist(), edges, label="all", color=GRID, fill=True)
         for (name, total), style in zip(totals.items(), line_styles(len(totals)), strict=True):
             axes.stairs((100.0 * total / total.sum()).tolist(), edges, label=name, linewidth=1.0, **style)
+        axes.set_xlim(*(edges[place] for place in _used(whole)))
         axes.set_xlabel("pruned weights of a row, %")
         axes.set_ylabel("rows, %")
         legend(axes)
@@ -151,8 +166,7 @@ def _heat_map(name: str, blocks: Mapping[int, Sequence[int]]) -> str:
     strength = (found / found.max()).sqrt().t()
     image = torch.cat([torch.tensor(HEAT).expand(*strength.shape, 3), strength.unsqueeze(2)], dim=2)
 
-    used = strength.sum(dim=1).nonzero()
-    low, high = max(0, int(used.min()) - MARGIN), min(len(strength), int(used.max()) + 1 + MARGIN)
+    low, high = _used(strength.sum(dim=1))
 
     def plot(axes: Axes) -> None:
         extent = (-0.5, len(found) - 0.5, 0.0, 100.0)
@@ -162,3 +176,9 @@ def _heat_map(name: str, blocks: Mapping[int, Sequence[int]]) -> str:
         block_axis(axes)
 
     return draw(name, plot)
+
+
+def _used(bins: Tensor) -> tuple[int, int]:
+    """The edges of the bins that a plot shows."""
+    used = bins.nonzero()
+    return max(0, int(used.min()) - MARGIN), min(len(bins), int(used.max()) + 1 + MARGIN)
