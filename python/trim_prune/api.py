@@ -25,6 +25,7 @@ from .models.staging import check_output, protect_inputs, write_errors
 from .permutation import require_scipy
 from .recipe import Recipe
 from .recipes import AnyRecipe, build_recipe, load_recipe
+from .report.write import INSTALL, missing_packages, try_report
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
 from .runs.fingerprint import fingerprint
@@ -151,6 +152,7 @@ def prune(
             masks=masks if run is None else WrittenMasks(run.out),
             sample_ids=calibration.sample_ids if calibration else [],
             timings=timings.seconds,
+            memory=timings.memory,
             warnings=events.warnings,
             out=None if out is None else Path(out),
             load=partial(_pruned, loaded, recipe, out, trust_remote_code),
@@ -161,7 +163,10 @@ def prune(
                 run.finish(linears)
             with write_errors(run.out):
                 write_layers(result, run.model)
-                write_run(result, loaded.source.name, calibration, str(plan.device), run.model)
+                if missing := missing_packages():
+                    events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
+                write_run(result, loaded, calibration, str(plan.device), run.model)
+            try_report(run.model, run.out.name, events.warn)
         events.emit("finish", seconds=timings.seconds)
     return result
 

@@ -28,6 +28,7 @@ from .events import Events
 from .models.capture import Capture, Captured
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
+from .output_error import error_inputs, output_error
 from .output_gradients import output_gradients
 from .pattern import Keep
 from .permutation import Folds, Move, Reordered, find_folds, reorder
@@ -417,6 +418,8 @@ def _prune_linear(
     assert plan.budgets is not None
     recipe, weight, budget = plan.recipe, linear.module.weight.data, plan.budgets[linear]
     count, rows = budget.prune_count, ROW_BUDGETS.get(recipe.rows)
+    inputs = error_inputs(recipe.needs)
+    dense = None if inputs is None else weight.clone()
     start = time.perf_counter()
     try:
         if recipe.correction:
@@ -441,6 +444,8 @@ def _prune_linear(
             if not torch.isfinite(weight).all():
                 raise ValueError(f"solver {recipe.solver!r} leaves NaN or infinity in the weights")
             zeros = weight.numel() - int(torch.count_nonzero(weight))
+        with timings.phase("measure"):
+            error_left = None if dense is None else output_error(dense, weight, statistics, inputs)
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
     steps = (*statistics.steps, *request.steps)
@@ -466,6 +471,7 @@ def _prune_linear(
         baseline_quality=decision.baseline_quality,
         learning_rate=decision.learning_rate,
         iteration=decision.iteration,
+        output_error=error_left,
         seconds=time.perf_counter() - start,
         steps=steps,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from .memory import PeakMemory
 from .recipe import Recipe
 
 
@@ -21,7 +22,8 @@ class LinearResult:
     of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
     order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
     ``permuted``: the share of the scores that it keeps, before and after the columns were reordered; None if they were
-    not.
+    not. ``output_error``: the energy of what the prune changed in the outputs, relative to that of the outputs before
+    it; None where nothing that was collected tells it.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LinearResult:
     baseline_quality: float | None
     learning_rate: float | None
     iteration: int | None
+    output_error: float | None
     seconds: float
     steps: tuple[str, ...] = ()
     pattern: str | None = None
@@ -76,7 +79,7 @@ class PruneResult:
     """The outcome of a prune: the pruned model, what was done to it, and where it was written.
 
     ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order; read from the output folder, if
-    there is one, when they are asked for.
+    there is one, when they are asked for. ``timings``: seconds by phase.
     """
 
     recipe: Recipe
@@ -85,6 +88,7 @@ class PruneResult:
     masks: Mapping[str, Tensor] = field(repr=False)
     sample_ids: list[int]
     timings: dict[str, float]
+    memory: PeakMemory
     warnings: list[str]
     out: Path | None
     load: Callable[[], nn.Module] = field(repr=False)

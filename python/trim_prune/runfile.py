@@ -15,10 +15,13 @@ from trim_kernels.machine import machine
 
 from .calibration.tokens import Calibration
 from .events import to_json
+from .models.load import LoadedModel
+from .output_error import error_inputs
 from .recipe import Recipe
 from .results import PruneResult
 
 if TYPE_CHECKING:
+    from .memory import PeakMemory
     from .structured.recipe import StructuredRecipe
 
 RUN_FILE = "run.json"
@@ -34,12 +37,16 @@ class Run(Protocol):
     @property
     def timings(self) -> dict[str, float]: ...
     @property
+    def memory(self) -> PeakMemory: ...
+    @property
     def warnings(self) -> list[str]: ...
 
 
-def write_run(result: PruneResult, model: str, calibration: Calibration | None, device: str, folder: Path) -> None:
+def write_run(
+    result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str, folder: Path
+) -> None:
     """Write run.json into a folder."""
-    write_facts(describe_run(result, model, calibration, device), folder)
+    write_facts(describe_run(result, loaded, calibration, device), folder)
 
 
 def write_facts(facts: dict[str, Any], folder: Path) -> None:
@@ -47,7 +54,9 @@ def write_facts(facts: dict[str, Any], folder: Path) -> None:
     (folder / RUN_FILE).write_text(to_json(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def describe_run(result: PruneResult, model: str, calibration: Calibration | None, device: str) -> dict[str, Any]:
+def describe_run(
+    result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str
+) -> dict[str, Any]:
     """The facts of a run as plain values."""
     sparsity = result.sparsity
     figures = {
@@ -58,17 +67,20 @@ def describe_run(result: PruneResult, model: str, calibration: Calibration | Non
             "of_all": sparsity.of_all,
         },
         "linears": [vars(linear) | {"sparsity": linear.sparsity} for linear in result.linears],
+        "output_error_inputs": error_inputs(result.recipe.needs),
     }
-    return describe(result, figures, model, calibration, device)
+    return describe(result, figures, loaded, calibration, device)
 
 
 def describe(
-    run: Run, figures: dict[str, Any], model: str, calibration: Calibration | None, device: str
+    run: Run, figures: dict[str, Any], loaded: LoadedModel, calibration: Calibration | None, device: str
 ) -> dict[str, Any]:
     """The figures of a prune of some kind among the facts that every run has."""
     return {
         "version": RUN_VERSION,
-        "model": model,
+        "model": loaded.source.name,
+        "hub_id": loaded.source.name if loaded.source.from_hub else None,
+        "license": loaded.license,
         "recipe": run.recipe.model_dump(mode="json"),
         "seed": run.recipe.seed,
         "calibration": None
@@ -82,6 +94,7 @@ def describe(
         },
         **figures,
         "seconds": run.timings,
+        "memory": {"peak": run.memory.peak, "by_phase": run.memory.by_phase},
         "warnings": run.warnings,
         "versions": versions(),
         "machine": machine(device),

@@ -30,6 +30,18 @@ def cache_folder(monkeypatch, tmp_path):
     return tmp_path / "cache" / "trim-prune"
 
 
+@pytest.fixture(autouse=True)
+def no_pages(request, monkeypatch):
+    """A page takes a second to draw: none is, but for a test that asks for ``pages``."""
+    if "pages" not in request.fixturenames:
+        monkeypatch.setattr("trim_prune.report.page.report_page", lambda run, derived: "not drawn")
+
+
+@pytest.fixture
+def pages():
+    """Ask for it to have reports drawn."""
+
+
 @pytest.fixture(params=FAMILIES)
 def family(request):
     return request.param

@@ -122,7 +122,7 @@ def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text)
 
 def test_phases_are_timed(tokenizer, text):
     result = prune(make_model("llama"), BASE, [text], tokenizer=tokenizer)
-    phases = {"load", "plan", "capture", "forward", "statistics", "search", "apply"}
+    phases = {"load", "plan", "capture", "forward", "statistics", "search", "apply", "measure"}
     assert set(result.timings) == phases
     corrected = prune(make_model("llama"), BASE | {"correction": 0.5}, [text], tokenizer=tokenizer)
     assert set(corrected.timings) == phases | {"correct"}

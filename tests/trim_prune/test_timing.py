@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trim_prune import timing
+from trim_prune import memory, timing
 from trim_prune.timing import Timings
 
 
@@ -40,3 +40,38 @@ def test_a_phase_that_fails_is_counted(clock):
     with pytest.raises(RuntimeError):
         fail()
     assert timings.seconds == {"search": 4}
+
+
+@pytest.fixture
+def heights(monkeypatch):
+    """Peaks that are set by hand; a peak only rises."""
+    now = {"process": 10}
+    monkeypatch.setattr(memory, "peaks", lambda: dict(now))
+
+    def rise(**places):
+        now.update(places)
+
+    return rise
+
+
+def test_a_phase_that_raises_a_peak_has_its_height(heights):
+    timings = Timings()
+    heights(process=11)
+    with timings.phase("load"):
+        heights(process=20)
+    with timings.phase("plan"):
+        pass
+    heights(process=25)
+    with timings.phase("forward"):
+        heights(process=26)
+        with timings.phase("statistics"):
+            heights(process=30, gpu=4)
+    with timings.phase("load"):
+        heights(process=31)
+    assert timings.memory.by_phase == {"load": {"process": 31}, "forward": {"process": 30, "gpu": 4}}
+    assert timings.memory.peak == {"process": 31, "gpu": 4}
+
+
+def test_the_peak_of_the_process_is_in_bytes():
+    block = bytearray(64 << 20)
+    assert memory.peaks()["process"] > len(block)

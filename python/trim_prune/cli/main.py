@@ -10,10 +10,12 @@ import typer
 
 from .. import __version__
 from ..errors import TrimPruneError
+from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .prune import prune
+from .report import report
 
 app = typer.Typer(
     name="trim-prune",
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 app.command()(prune)
 app.command()(evaluate)
+app.command()(report)
+app.command()(compare)
 app.command()(demo)
 app.command()(doctor)
 

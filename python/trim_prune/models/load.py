@@ -12,6 +12,7 @@ import torch
 from ..errors import TrimPruneError, nearest
 from .device import choose_device
 from .gguf import parsed_once, tokenizer_problems
+from .license import license_of_folder, license_of_gguf
 from .on_disk import BlocksOnDisk, build_empty, open_blocks
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 
@@ -19,7 +20,17 @@ TOKENIZER_FILE = "tokenizer.json"
 STRUCTURE_FILE = "structure.json"
 """Beside a model whose blocks differ in size."""
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-HUB_PATTERNS = ["model*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "LICENSE*"]
+HUB_PATTERNS = [
+    "model*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "*.py",
+    "LICENSE*",
+    "README.md",
+]
 # The same weights once more, in the form of another library. In these patterns * matches / too.
 HUB_IGNORED = ["original/*", "consolidated*"]
 
@@ -29,23 +40,29 @@ class Source:
     """Where a model is: a folder with safetensors, or a GGUF file; neither: it was given in memory.
 
     ``tokenizer``: the folder with the tokenizer that belongs to a GGUF file; None: the file's own is converted.
+    ``from_hub``: whether the name is a hub id.
     """
 
     name: str
     folder: Path | None = None
     gguf: Path | None = None
     tokenizer: Path | None = None
+    from_hub: bool = False
 
 
 @dataclass
 class LoadedModel:
-    """A model, its tokenizer and what there is to say about them; ``store``: where its blocks are, None: in memory."""
+    """A model, its tokenizer and what there is to say about them.
+
+    ``store``: where its blocks are, None: in memory. ``license``: as its files name it, if they do.
+    """
 
     model: Any
     tokenizer: Any
     source: Source
     warnings: list[str] = field(default_factory=list)
     store: BlocksOnDisk | None = None
+    license: str | None = None
 
 
 def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
@@ -60,7 +77,7 @@ def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
             f"no model at {str(model)!r}",
             expected="a model folder, a .gguf file, or a hub id such as 'org/name'",
         )
-    return Source(str(model), folder=_checked_folder(_download(str(model))))
+    return Source(str(model), folder=_checked_folder(_download(str(model))), from_hub=True)
 
 
 def load_model(
@@ -121,7 +138,7 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
         notes.append("the whole model is held in memory: transformers converts its weights while it loads them")
     if model.dtype != first:
         notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
-    return LoadedModel(model.eval(), tokenizer, source, notes, store)
+    return LoadedModel(model.eval(), tokenizer, source, notes, store, license_of_folder(Path(folder)))
 
 
 def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool, ragged: bool) -> Any:
@@ -178,6 +195,7 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
                 problems = tokenizer_problems(tokenizer, source.gguf)
             else:
                 tokenizer, problems = AutoTokenizer.from_pretrained(source.tokenizer), []
+            license_ = license_of_gguf(source.gguf)
     except MemoryError:
         raise
     except Exception as error:
@@ -186,7 +204,7 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     model.config = copy.deepcopy(model.config)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    return LoadedModel(model.eval(), tokenizer, source, problems)
+    return LoadedModel(model.eval(), tokenizer, source, problems, license=license_)
 
 
 def _refuse_config(config: Any, source: Source) -> None:

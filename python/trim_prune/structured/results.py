@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..memory import PeakMemory
 from .parts import Kind
 from .recipe import StructuredRecipe
 
@@ -86,5 +87,6 @@ class StructuredResult:
     check: Check | None
     sample_ids: list[int]
     timings: dict[str, float]
+    memory: PeakMemory
     warnings: list[str]
     out: Path | None

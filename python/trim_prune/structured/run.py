@@ -71,6 +71,7 @@ def prune_structure(
         check=None,
         sample_ids=calibration.sample_ids if calibration else [],
         timings=timings.seconds,
+        memory=timings.memory,
         warnings=events.warnings,
         out=out,
     )
@@ -94,7 +95,7 @@ def _write(
         with timings.phase("check"):
             check = check_written(loaded.model, prompt, folder, plan.recipe.mode)
         result = replace(result, check=check)
-        write_facts(describe(result, _figures(result), loaded.source.name, calibration, str(plan.device)), folder)
+        write_facts(describe(result, _figures(result), loaded, calibration, str(plan.device)), folder)
     return result
 
 

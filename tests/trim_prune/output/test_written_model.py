@@ -18,7 +18,8 @@ from trim_kernels import unpack_bits
 from trim_prune import prune
 
 BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16}
-OURS = ("masks.safetensors", "run.json", "layers.yaml", "events.jsonl")
+REPORTS = ("report.html", "report.json", "README.md")
+OURS = ("masks.safetensors", "run.json", "layers.yaml", "events.jsonl", *REPORTS)
 
 
 def stored(folder):
@@ -125,7 +126,11 @@ def test_run_json_tells_everything(pruned, llama_folder):
         assert linear["prune_count"] == expected.prune_count
         assert linear["quality"] == expected.quality
         assert linear["sparsity"] == expected.sparsity
-    assert set(run["seconds"]) == {"load", "plan", "capture", "forward", "statistics", "search", "apply", "write"}
+    phases = {"load", "plan", "capture", "forward", "statistics", "search", "apply", "measure", "write"}
+    assert set(run["seconds"]) == phases
+    assert set(run["memory"]["by_phase"]) <= phases
+    assert all(place["process"] <= run["memory"]["peak"]["process"] for place in run["memory"]["by_phase"].values())
+    assert (run["hub_id"], run["license"], run["output_error_inputs"]) == (None, None, "search_inputs")
     assert run["versions"]["torch"] == torch.__version__
     assert run["versions"]["trim_kernels"] == trim_prune.__version__
     assert {"python", "transformers", "safetensors", "tokenizers", "numpy"} <= run["versions"].keys()
@@ -154,7 +159,7 @@ def test_the_log_and_run_json_are_strict_json_even_where_a_quality_is_infinite(m
 def test_the_same_recipe_twice_gives_the_same_bytes(pruned, llama_folder, text, tmp_path):
     out, result = pruned
     prune(llama_folder, result.recipe, [text], out=tmp_path / "again")
-    for name in {path.name for path in out.iterdir()} - {"run.json", "events.jsonl"}:
+    for name in {path.name for path in out.iterdir()} - {"run.json", "events.jsonl", "report.html", "README.md"}:
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes(), name
 
 

@@ -1,0 +1,50 @@
+"""trim-prune compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..events import to_json
+from ..files import write_atomically
+from ..report.compare import compare_runs
+from ..report.compare_page import RUN_COLUMNS, compare_page, run_rows
+from ..report.write import require_report
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders that trim-prune prune wrote.")],
+    out: Annotated[Path | None, typer.Option(help="HTML file with the curves side by side.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare prunes of one model: budgets, masks, perplexities, time.
+
+    [bold]Example[/bold]
+
+    trim-prune compare wanda trim --out compare.html
+
+    The overlap of a mask is with that of the first run: the weights that both prune, as a share of those that either
+    does. Perplexities are compared only where both were measured by one protocol; otherwise what differs is named.
+    """
+    if out is not None:
+        require_report()
+    comparison = compare_runs(runs)
+    if out is not None:
+        write_atomically(out, compare_page(comparison))
+    if as_json:
+        print(to_json(comparison))
+        return
+    table = Table(box=None, pad_edge=False)
+    for name, numeric in RUN_COLUMNS:
+        table.add_column(name, justify="right" if numeric else "left")
+    for row in run_rows(comparison):
+        table.add_row(*row)
+    Console().print(table)
+    for reason in comparison["refused"]:
+        print(reason)
+    if out is not None:
+        print(f"written to {out}")

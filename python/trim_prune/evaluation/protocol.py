@@ -1,0 +1,59 @@
+"""A measurement and the protocol that it belongs to: figures of unlike protocols are not compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..errors import TrimPruneError
+
+NAMES_ONLY = ("data",)
+"""Parts of a protocol that tell people where its text came from; digests say whether two texts are the same."""
+
+
+def evaluation(
+    kind: str, of: str, model: str, protocol: Mapping[str, Any], results: Mapping[str, Any]
+) -> dict[str, Any]:
+    """One measurement as plain values, as run.json keeps it. ``of``: pruned, or dense."""
+    return {"kind": kind, "of": of, "model": model, "protocol": dict(protocol), "results": dict(results)}
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """What is unlike in two protocols, in words; empty if their figures can be compared."""
+    names = [name for name in {**first, **second} if name not in NAMES_ONLY]
+    return [
+        f"{name.replace('_', ' ')} {_shown(name, first.get(name))} and {_shown(name, second.get(name))}"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def require_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Raise a TrimPruneError that names what differs in two protocols."""
+    if unlike := differences(first, second):
+        raise TrimPruneError(
+            "figures of unlike protocols cannot be compared",
+            got="; ".join(unlike),
+            fix="measure both by one protocol: trim-prune evaluate DIR --against DENSE",
+        )
+
+
+def shared(evaluations: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
+    """Of several models, what was measured of all of them by like protocols: one of each, in the order of the first."""
+    first, *others = evaluations
+    found = []
+    for wanted in first:
+        same = [next((x for x in reversed(other) if _alike(wanted, x)), None) for other in others]
+        if None not in same:
+            found.append([wanted, *(x for x in same if x is not None)])
+    return found
+
+
+def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return first["kind"] == second["kind"] and not differences(first["protocol"], second["protocol"])
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    return str(value)[:12] if name.endswith("sha256") else str(value)

@@ -1,0 +1,123 @@
+"""README.md of a pruned folder: the model card that a hub shows, from the facts of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from .. import __version__
+from ..files import write_atomically
+from .evaluated import evaluated_tables
+from .run import Run
+from .words import honest_words, recipe_words
+
+CARD_FILE = "README.md"
+_MARK = re.compile(r"<!-- Written by trim-prune; digest of the rest ([0-9a-f]{64}) -->\n\Z")
+
+
+def write_card(run: Run, derived: Mapping[str, Any]) -> bool:
+    """Write the card unless there is one that somebody wrote or changed; returns whether it was written."""
+    file = run.folder / CARD_FILE
+    if file.exists() and not _is_ours(file.read_text(encoding="utf-8", errors="replace")):
+        return False
+    card = model_card(run, derived)
+    write_atomically(file, f"{card}<!-- Written by trim-prune; digest of the rest {_digest(card)} -->\n")
+    return True
+
+
+def model_card(run: Run, derived: Mapping[str, Any]) -> str:
+    """The card in Markdown, with the values at its head that model hubs read."""
+    facts, sparsity = run.facts, run.facts["sparsity"]
+    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if facts["hub_id"]:
+        head |= {"base_model": facts["hub_id"], "base_model_relation": "finetune"}
+    if facts["license"]:
+        head["license"] = facts["license"]
+    head["tags"] = ["pruned", "sparse", "trim-prune"]
+    shares = [
+        ("the prunable weights (all linears in the blocks)", "of_prunable", "prunable_weights"),
+        ("the parameters without embeddings and head", "of_non_embedding", "non_embedding_parameters"),
+        ("all parameters", "of_all", "all_parameters"),
+    ]
+    lines = [
+        "---",
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
+        "---",
+        f"# {_plain(run.model)}, {sparsity['of_prunable']:.2%} pruned",
+        "",
+        f"{_plain(run.model)} with zeros in place of {sparsity['pruned']} of its weights, made by trim-prune "
+        f"{__version__}. " + _plain(" ".join(recipe_words(facts))),
+        "",
+        "| pruned share of | | weights |",
+        "|---|---|---|",
+        *(
+            f"| {what} | {sparsity[key]:.6f} | {sparsity['pruned']} of {sparsity[whole]} |"
+            for what, key, whole in shares
+        ),
+        "",
+        "## How to load it",
+        "",
+        "Like the dense model:",
+        "",
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained({run.name!r}, dtype="auto")',
+        f"tokenizer = AutoTokenizer.from_pretrained({run.name!r})",
+        "```",
+        "",
+        "## What to expect",
+        "",
+        *(f"- **{heading}.** {_plain(text)}" for heading, text in honest_words(facts, derived["bytes"])),
+        "",
+        "## Evaluation",
+        "",
+        *_evaluations(run),
+        "## License",
+        "",
+        f"`{facts['license']}`, as the dense model's files say." if facts["license"] else _NO_LICENSE,
+        "",
+        "run.json has the recipe and the results of every linear, masks.safetensors which weights are zero.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_NO_LICENSE = "The dense model's license applies; its files do not name it in a form that could be copied here."
+
+
+def _evaluations(run: Run) -> list[str]:
+    tables = evaluated_tables(run.evaluations)
+    if not tables:
+        return ["Not evaluated.", ""]
+    lines = []
+    for table in tables:
+        lines += [
+            f"{_plain(table.title)}:",
+            "",
+            "| " + " | ".join(heading for heading, _ in table.columns) + " |",
+            "|---" * len(table.columns) + "|",
+            *("| " + " | ".join(_plain(value) for value in row) + " |" for row in table.rows),
+            "",
+            _plain(table.protocol),
+            "",
+        ]
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+
+
+def _is_ours(card: str) -> bool:
+    mark = _MARK.search(card)
+    return mark is not None and mark[1] == _digest(card[: mark.start()])
+
+
+def _digest(card: str) -> str:
+    return hashlib.sha256(card.encode()).hexdigest()

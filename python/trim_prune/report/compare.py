@@ -1,0 +1,100 @@
+"""Two or more prunes of one model, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import TrimPruneError
+from ..evaluation.protocol import differences, shared
+from .overlap import overlaps
+from .run import Run, mean_of, read_run, share
+
+
+def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
+    """The facts of some runs as plain values; overlaps are those of each run with the first.
+
+    Raises:
+        TrimPruneError: a folder holds no run, or the models are unlike.
+    """
+    if len(folders) < 2:
+        raise TrimPruneError("a comparison needs two folders or more", got=str(len(folders)))
+    runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
+    for run in runs[1:]:
+        _require_same_model(runs[0], run)
+    return {
+        "runs": [_facts(run) for run in runs],
+        "block_of": {linear["name"]: linear["block"] for linear in runs[0].linears},
+        "overlaps": {run.name: overlaps(runs[0].folder, run.folder, runs[0].linears) for run in runs[1:]},
+        **_evaluations(runs),
+    }
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    names = [folder.absolute().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _require_same_model(first: Run, other: Run) -> None:
+    ours, theirs = ({linear["name"]: linear["shape"] for linear in run.linears} for run in (first, other))
+    name = next((name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)), None)
+    if name is not None:
+        raise TrimPruneError(
+            "the runs are of unlike models",
+            where=name,
+            expected=_shape(ours.get(name), first),
+            got=_shape(theirs.get(name), other),
+            fix="compare prunes of one model",
+        )
+
+
+def _shape(shape: list[int] | None, run: Run) -> str:
+    return f"{'no such linear' if shape is None else ' x '.join(map(str, shape))} in {run.name} ({run.model})"
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    facts, recipe = run.facts, run.recipe
+    return {
+        "name": run.name,
+        "model": run.model,
+        "recipe": {key: recipe[key] for key in ("score", "layers", "rows", "solver", "pattern", "correction")},
+        "sparsity": facts["sparsity"]["of_prunable"],
+        "pruned": facts["sparsity"]["pruned"],
+        "fallbacks": sum(bool(linear["steps"]) for linear in run.linears),
+        "seconds": facts["seconds"],
+        "peak_memory": facts["memory"]["peak"],
+        "blocks": [
+            {
+                "block": number,
+                "sparsity": share(linears),
+                **{key: mean_of(linears, key) for key in ("quality", "output_error")},
+            }
+            for number, linears in run.blocks()
+        ],
+    }
+
+
+def _evaluations(runs: Sequence[Run]) -> dict[str, Any]:
+    """What was measured of all by one protocol, and why other perplexities are not compared."""
+    measured = [[x for x in run.evaluations if x["of"] == "pruned"] for run in runs]
+    found = shared(measured)
+    refused = []
+    perplexities = [[x for x in evaluations if x["kind"] == "perplexity"] for evaluations in measured]
+    if not any(group[0]["kind"] == "perplexity" for group in found):
+        first = perplexities[0][-1:]
+        for run, others in zip(runs[1:], perplexities[1:], strict=True):
+            if first and others:
+                unlike = "; ".join(differences(first[0]["protocol"], others[-1]["protocol"])) or "other runs lack it"
+                refused.append(f"The perplexities of {runs[0].name} and {run.name} are not compared: {unlike}.")
+    return {
+        "evaluations": [
+            {
+                "kind": group[0]["kind"],
+                "protocol": group[0]["protocol"],
+                "results": {run.name: x["results"] for run, x in zip(runs, group, strict=True)},
+            }
+            for group in found
+        ],
+        "refused": refused,
+    }

@@ -1,0 +1,133 @@
+"""The page of a comparison. Needs jinja2 and matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .evaluated import compared_table
+from .figures import DASHES, block_axis, draw, legend, line_styles
+from .page import render, safe
+from .words import duration, size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CURVES = [
+    ("sparsity", "Pruned share by block", "pruned weights, %", 100.0, ""),
+    ("output_error", "Relative output error", "relative output error", 1.0, "mean over the linears of each block"),
+    ("quality", "Quality after the row search", "mean quality", 1.0, "mean over the linears of each block"),
+]
+RUN_COLUMNS = [
+    ("run", False),
+    ("recipe", False),
+    ("sparsity", True),
+    ("perplexity", True),
+    ("fallbacks", True),
+    ("time", True),
+    ("peak memory", True),
+    ("overlap", True),
+]
+
+
+def compare_page(comparison: Mapping[str, Any]) -> str:
+    """All facts of a comparison, the curves of the runs in one plot each."""
+    runs = comparison["runs"]
+    names = [run["name"] for run in runs]
+    models = list(dict.fromkeys(run["model"] for run in runs))
+    phases = list(dict.fromkeys(phase for run in runs for phase in run["seconds"]))
+    overlaps = comparison["overlaps"]
+    return render(
+        "compare.html",
+        model=models[0],
+        names=names,
+        notes=[f"The models have unlike names: {', '.join(models)}."] if len(models) > 1 else [],
+        run_columns=RUN_COLUMNS,
+        run_rows=run_rows(comparison),
+        evaluations=[compared_table(evaluation) for evaluation in comparison["evaluations"]],
+        refused=comparison["refused"],
+        figures=_figures(comparison),
+        time_columns=[("phase", False), *((name, True) for name in names)],
+        time_rows=[[phase, *(_seconds(run["seconds"].get(phase)) for run in runs)] for phase in phases],
+        overlap_columns=[("linear", False), *((name, True) for name in names[1:])],
+        overlap_rows=[
+            [linear, *(_share(overlaps[name][linear]) for name in names[1:])]
+            for linear in next(iter(overlaps.values()))
+        ],
+    )
+
+
+def run_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """One line for each run, under :data:`RUN_COLUMNS`."""
+    measured = [x["results"] for x in comparison["evaluations"] if x["kind"] == "perplexity"]
+    perplexities: dict[str, Any] = measured[-1] if measured else {}
+    rows = []
+    for run in comparison["runs"]:
+        name, found = run["name"], comparison["overlaps"].get(run["name"])
+        known = [value for value in (found or {}).values() if value is not None]
+        rows.append(
+            [
+                name,
+                _recipe(run["recipe"]),
+                f"{run['sparsity']:.4%}",
+                f"{perplexities[name]['perplexity']:.2f}" if name in perplexities else "—",
+                str(run["fallbacks"]),
+                duration(sum(run["seconds"].values())),
+                size(run["peak_memory"]["process"]),
+                _share(sum(known) / len(known)) if known else "—",
+            ]
+        )
+    return rows
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    pattern = [] if recipe["pattern"] is None else [recipe["pattern"]]
+    correction = [f"correction {recipe['correction']}"] if recipe["correction"] else []
+    parts = [recipe["score"], f"layers {recipe['layers']}", f"rows {recipe['rows']}", f"solver {recipe['solver']}"]
+    return ", ".join([*pattern, *parts, *correction])
+
+
+def _figures(comparison: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
+    figures = []
+    for key, title, label, scale, note in CURVES:
+        curves = {
+            run["name"]: {block["block"]: scale * block[key] for block in run["blocks"] if block[key] is not None}
+            for run in comparison["runs"]
+        }
+        if any(curves.values()):
+            figures.append((title, safe(_curves(key, curves, label)), note))
+    runs = comparison["runs"]
+    curves = {run["name"]: _overlap_by_block(comparison, run) for run in runs[1:]}
+    note = f"of each run with {runs[0]['name']}, mean over the linears"
+    return [*figures, ("Overlap of the masks", safe(_curves("overlap", curves, "both, % of either")), note)]
+
+
+def _overlap_by_block(comparison: Mapping[str, Any], run: Mapping[str, Any]) -> dict[int, float]:
+    found: dict[int, list[float]] = {}
+    for name, value in comparison["overlaps"][run["name"]].items():
+        if value is not None:
+            found.setdefault(comparison["block_of"][name], []).append(100.0 * value)
+    return {block: sum(values) / len(values) for block, values in found.items()}
+
+
+def _curves(name: str, curves: Mapping[str, Mapping[int, float]], label: str) -> str:
+    def plot(axes: Axes) -> None:
+        for number, ((run, curve), style) in enumerate(zip(curves.items(), line_styles(len(curves)), strict=True)):
+            # Dashes too: where two runs agree, both are seen.
+            style = style | {"linestyle": DASHES[number % len(DASHES)]}
+            if curve:
+                marker = "o" if len(curve) < 3 else None
+                axes.plot(list(curve), list(curve.values()), label=run, marker=marker, markersize=3, **style)
+        axes.set_ylabel(label)
+        block_axis(axes)
+        legend(axes)
+
+    return draw(name, plot)
+
+
+def _seconds(value: float | None) -> str:
+    return "—" if value is None else f"{value:.1f} s"
+
+
+def _share(value: float | None) -> str:
+    return "—" if value is None else f"{value:.2%}"
