@@ -9,6 +9,7 @@ from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
+from .loading import load
 from .models.load import load_model
 from .one_linear import score_linear, solve_linear
 from .options import (
@@ -54,6 +55,7 @@ __all__ = [
     "TrimPruneError",
     "__version__",
     "evaluate",
+    "load",
     "load_model",
     "perplexity",
     "prune",

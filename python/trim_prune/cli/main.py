@@ -13,6 +13,8 @@ from ..errors import TrimPruneError
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
+from .masks import masks
+from .pack import pack, unpack
 from .prune import prune
 
 app = typer.Typer(
@@ -27,6 +29,9 @@ app = typer.Typer(
 )
 app.command()(prune)
 app.command()(evaluate)
+app.command()(pack)
+app.command()(unpack)
+app.add_typer(masks, name="masks")
 app.command()(demo)
 app.command()(doctor)
 

@@ -15,6 +15,7 @@ from .gguf import parsed_once, tokenizer_problems
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PACKED_FILE = "packed.json"
 TOKENIZER_FILE = "tokenizer.json"
 DTYPES = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_PATTERNS = ["model*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "LICENSE*"]
@@ -87,12 +88,17 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _refuse_config(config, source)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=_compute_dtype(dtype) or "auto",
-            use_safetensors=True,
-            trust_remote_code=trust_remote_code,
+        packed = (Path(folder) / PACKED_FILE).is_file()
+        model: Any = (
+            _load_packed(Path(folder), dtype)
+            if packed
+            else AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=_compute_dtype(dtype) or "auto",
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+            )
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (TrimPruneError, MemoryError):
@@ -103,7 +109,15 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
     if dtype == "auto" and device.type == "cpu" and model.dtype == torch.float16:
         model = model.float()
         notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
-    return LoadedModel(model.eval(), tokenizer, source, notes)
+    # Its shards are not those of the model: what is made of it is written from memory.
+    return LoadedModel(model.eval(), tokenizer, Source(source.name) if packed else source, notes)
+
+
+def _load_packed(folder: Path, dtype: str) -> Any:
+    from ..formats.load_packed import load_packed
+
+    model, compute = load_packed(folder, torch.device("cpu")), _compute_dtype(dtype)
+    return model if compute is None else model.to(compute)
 
 
 def _load_gguf(source: Source, dtype: str) -> LoadedModel:
@@ -184,7 +198,7 @@ def _checked_folder(folder: Path) -> Path:
     names = sorted(p.name for p in folder.iterdir())
     if "config.json" not in names:
         raise TrimPruneError("not a model folder: config.json is missing", where=str(folder), got=_some(names))
-    if SINGLE_FILE not in names and INDEX_FILE not in names:
+    if not {SINGLE_FILE, INDEX_FILE, PACKED_FILE} & set(names):
         pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
         raise TrimPruneError(
             "no safetensors weights in the model folder",

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from trim_kernels import unpack_bits
 
 from ..errors import TrimPruneError
+from ..formats.masks import MASK_FILE, save_masks
 from ..permutation import Move
 from ..results import LinearResult
 from .load import INDEX_FILE, SINGLE_FILE, LoadedModel
 
-MASK_FILE = "masks.safetensors"
-MASK_FORMAT = "trim-prune-masks"
-MASK_VERSION = "1"
 COPIED = (
     "config.json",
     "generation_config.json",
@@ -61,8 +59,8 @@ def write_model(
     stored = None
     if source is not None:
         changed = [*masks, *(move.parameter for move in moves)]
-        stored = _stored_names(source, getattr(model, "base_model_prefix", ""), changed)
-        _copy_companions(source, folder)
+        stored = stored_names(source, getattr(model, "base_model_prefix", ""), changed)
+        copy_companions(source, folder)
     else:
         _save_companions(loaded, folder)
     if source is not None and stored is not None:
@@ -71,20 +69,13 @@ def write_model(
         if source is not None:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
         kept_zeros = _write_state(model, state, masks, folder)
-    _write_index(folder)
+    write_index(folder)
     return kept_zeros
 
 
 def write_masks(masks: Mapping[str, Tensor], results: Sequence[LinearResult], folder: Path) -> None:
     """Write masks.safetensors: per weight uint8 [R, ceil(C/8)], bit 1 = kept, little bit order."""
-    about = {
-        "format": MASK_FORMAT,
-        "version": MASK_VERSION,
-        "shapes": {f"{result.name}.weight": list(result.shape) for result in results},
-    }
-    # One key: safetensors writes several in an order that changes from run to run.
-    metadata = {MASK_FORMAT: json.dumps(about, sort_keys=True)}
-    save_file({name: mask.contiguous() for name, mask in masks.items()}, folder / MASK_FILE, metadata)
+    save_masks(masks, {f"{result.name}.weight": result.shape for result in results}, folder / MASK_FILE)
 
 
 def verify(folder: Path, results: Sequence[LinearResult], kept_zeros: Mapping[str, int], prefix: str) -> None:
@@ -94,9 +85,9 @@ def verify(folder: Path, results: Sequence[LinearResult], kept_zeros: Mapping[st
     ``kept_zeros``: kept weights whose value was zero to begin with.
     """
     counts = {f"{result.name}.weight": result.prune_count for result in results}
-    stored = _stored_names(folder, prefix, counts) or {}
+    stored = stored_names(folder, prefix, counts) or {}
     with safe_open(folder / MASK_FILE, "pt") as masks:
-        for shard, names in _shards(folder).items():
+        for shard, names in shards(folder).items():
             with safe_open(folder / shard, "pt") as file:
                 for name in (name for name in counts if stored[name] in names):
                     weight = file.get_tensor(stored[name])
@@ -126,7 +117,7 @@ def _rewrite_shards(
 ) -> dict[str, int]:
     pruned = {stored[name]: name for name in masks}
     kept_zeros = {}
-    for shard in _shards(source):
+    for shard in shards(source):
         with safe_open(source / shard, "pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -166,7 +157,7 @@ def _zeros(weight: Tensor) -> int:
     return weight.numel() - int(torch.count_nonzero(weight))
 
 
-def _shards(folder: Path) -> dict[str, set[str]]:
+def shards(folder: Path) -> dict[str, set[str]]:
     """The weight files of a model folder, each with the names of its tensors."""
     if (folder / SINGLE_FILE).is_file():
         with safe_open(folder / SINGLE_FILE, "pt") as file:
@@ -175,12 +166,12 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     return {shard: {n for n, s in weight_map.items() if s == shard} for shard in sorted(set(weight_map.values()))}
 
 
-def _stored_names(folder: Path, prefix: str, parameters: Iterable[str]) -> dict[str, str] | None:
+def stored_names(folder: Path, prefix: str, parameters: Iterable[str]) -> dict[str, str] | None:
     """The name of each of some parameters in the source folder; None if the model was converted while loading.
 
     Checkpoints of the bare model lack the prefix that the causal model gives its names.
     """
-    known = set().union(*_shards(folder).values())
+    known = set().union(*shards(folder).values())
     names = {}
     for name in parameters:
         candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
@@ -191,7 +182,7 @@ def _stored_names(folder: Path, prefix: str, parameters: Iterable[str]) -> dict[
     return names
 
 
-def _write_index(folder: Path) -> None:
+def write_index(folder: Path) -> None:
     """An index also for a single file: loaders that read every .safetensors file would take the masks for weights."""
     if (folder / INDEX_FILE).exists():
         return
@@ -213,7 +204,7 @@ def _save_companions(loaded: LoadedModel, folder: Path) -> None:
         loaded.tokenizer.save_pretrained(folder)
 
 
-def _copy_companions(source: Path, folder: Path) -> None:
+def copy_companions(source: Path, folder: Path) -> None:
     for pattern in COPIED:
         for file in source.glob(pattern):
             if file.is_file():
