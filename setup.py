@@ -41,6 +41,7 @@ PER_INSTRUCTION_SET = [
     "gram",
     "obs_update",
     "row_error_curve",
+    "pack_values",
 ]
 X86_INSTRUCTION_SETS = {
     "baseline": [],

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.data import activations_like, linear_like
 from benchmarks.shapes import Linear
+from trim_kernels import pack_bits
 
 SPARSITY = 0.7
 SPREAD = 0.12
@@ -170,6 +171,31 @@ class Elimination(Problem):
         columns = self.weight.shape[1]
         right = torch.arange(columns - 1, -1, -1, dtype=torch.float64, device=self.weight.device)
         return float(2 * ((~self.kept).sum(0) * right).sum())
+
+
+@dataclass(frozen=True)
+class Packed(Problem):
+    """A pruned matrix, its mask as bools and as bits, and its kept values; nothing of it is changed."""
+
+    CHANGED: ClassVar[str] = "weight"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("kept", "values")
+
+    weight: Tensor
+    mask: Tensor
+    kept: Tensor
+    values: Tensor
+
+    @classmethod
+    def make(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """What goes is drawn."""
+        weight, _, _ = linear_like(linear.rows, linear.columns, 1, dtype=dtype, device=device)
+        generator = torch.Generator(device).manual_seed(1)
+        mask = torch.rand(weight.shape, generator=generator, device=device) >= SPARSITY
+        return cls(weight.masked_fill_(~mask, 0), mask, pack_bits(mask), weight[mask])
+
+    def least_bytes(self) -> float:
+        """Weight, packed mask and values, each read or written."""
+        return float(self.weight.nbytes + self.kept.nbytes + self.values.nbytes)
 
 
 def _zeros(*shape: int, device: str) -> Tensor:

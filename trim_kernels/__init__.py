@@ -16,6 +16,7 @@ from trim_kernels.ops.gram import gram_
 from trim_kernels.ops.nm_mask import nm_mask
 from trim_kernels.ops.nm_rank import nm_rank
 from trim_kernels.ops.obs_update import obs_update_
+from trim_kernels.ops.pack_values import pack_values
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_error_curve import row_error_curve
@@ -24,6 +25,7 @@ from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
 from trim_kernels.ops.row_quality import RowQuality, row_quality
 from trim_kernels.ops.row_threshold import RowThreshold, row_threshold
+from trim_kernels.ops.unpack_values import unpack_values
 
 __all__ = [
     "RowBudget",
@@ -41,6 +43,7 @@ __all__ = [
     "obs_update_",
     "optimal_counts",
     "pack_bits",
+    "pack_values",
     "prune_nm_",
     "prune_rows_",
     "row_error_curve",
@@ -50,4 +53,5 @@ __all__ = [
     "row_threshold",
     "uniform_counts",
     "unpack_bits",
+    "unpack_values",
 ]

@@ -20,7 +20,10 @@ MODULES = {"cuda": "cuda", "triton": "triton", "cpu": "native", "reference": "re
 """Backends, fastest first, and the module in each op's folder that implements it."""
 
 ON_GPU = ("cuda", "triton")
-NOT_IN_CUDA = ("obs_update_", "row_error_curve")
+NOT_IN_CUDA = ("obs_update_", "row_error_curve", "pack_values", "unpack_values")
+MAIN = {"column_sqnorm_": "x", "gram_": "x", "unpack_values": "values"}
+"""The tensor by which a backend is chosen, where that is not the weight."""
+
 SMALL = 4096
 """Values below which ``auto`` leaves a tensor on a GPU to plain torch: our kernels would not pay for their launch."""
 
@@ -64,13 +67,13 @@ def implementation(op: str, requested: str, call: Mapping[str, Any]) -> Callable
 
 
 def explain(op: str, tensor: Tensor, *, backend: str = "auto", **options: object) -> str:
-    """Say which backend a call of ``op`` on ``tensor`` (its weight, or its x) runs on, and why not on a faster one.
+    """Say which backend a call of ``op`` on ``tensor`` (its weight, x or values) runs on, and why not on a faster one.
 
     ``options`` are the call's keyword arguments; only allocate_rows' ``layer_metric`` matters to the choice today::
 
         print(trim_kernels.explain("row_mask", weight))
     """
-    return str(decide(op, backend, {"x" if op in ("column_sqnorm_", "gram_") else "weight": tensor, **options}))
+    return str(decide(op, backend, {MAIN.get(op, "weight"): tensor, **options}))
 
 
 def _refusal(op: str, backend: str, call: Mapping[str, Any]) -> str | None:
@@ -82,7 +85,7 @@ def _refusal(op: str, backend: str, call: Mapping[str, Any]) -> str | None:
 
 def _too_small(op: str, call: Mapping[str, Any]) -> str | None:
     """Why a GPU's kernels are not worth their launch; a search, which takes hundreds without them, always is."""
-    small = op != "allocate_rows" and call.get("weight", call.get("x")).numel() < SMALL
+    small = op != "allocate_rows" and call[MAIN.get(op, "weight")].numel() < SMALL
     return f"fewer than {SMALL} values" if small else None
 
 

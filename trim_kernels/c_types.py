@@ -62,6 +62,21 @@ class Elimination(Pointing):
     )
 
 
+class Packing(Pointing):
+    """tk_packing."""
+
+    _fields_ = (
+        ("weight", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("dtype", ctypes.c_int32),
+        ("kept", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        ("starts", ctypes.c_void_p),
+    )
+
+
 class Search(Pointing):
     """tk_search."""
 
@@ -123,6 +138,23 @@ def elimination(weight: Tensor, kept: Tensor, factor: Tensor, errors: Tensor) ->
         errors.stride(0),
     )
     struct.tensors = (weight, kept_rows, triangle, errors)
+    return struct
+
+
+def packing(kept: Tensor, columns: int, starts: Tensor, weight: Tensor | None, values: Tensor | None) -> Packing:
+    """Packed bits [R, ceil(C / 8)] and what they are about; the weight has unit column stride."""
+    bits = kept.contiguous()
+    struct = Packing(
+        as_pointer(weight),
+        bits.shape[0],
+        columns,
+        0 if weight is None else weight.stride(0),
+        0 if weight is None else DTYPES[weight.dtype],
+        bits.data_ptr(),
+        as_pointer(values),
+        starts.data_ptr(),
+    )
+    struct.tensors = (weight, bits, values, starts)
     return struct
 
 

@@ -86,7 +86,14 @@ def check_call(op: str, call: Mapping[str, Any]) -> None:
     if "factor" in call:
         check_elimination(call["weight"], call["kept"], call["factor"])
         return
+    if "values" in call:
+        check_values(call["values"], call["kept"], call["columns"])
+        return
     check_weight(call["weight"])
+    if op == "pack_values":
+        weight = call["weight"]
+        check_kept(call["kept"], weight.shape[0], weight.shape[1], weight.device)
+        return
     if "of" in call:
         check_keep_of(call.get("keep", 0), call["of"])
     check_scoring(call["weight"], call["column_scale"], call["score"])
@@ -154,6 +161,25 @@ def check_accumulator(op: str, acc: Tensor, x: Tensor) -> None:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
         raise ValueError(f"acc: expected {names} {list(shape)} on {x.device}, got {describe(acc)}")
     check_writable(acc, "acc")
+
+
+def check_kept(kept: Tensor, rows: int, columns: int, device: torch.device) -> None:
+    check_tensor("kept", kept, (rows, (columns + 7) // 8), torch.uint8, device)
+
+
+def check_values(values: Tensor, kept: Tensor, columns: int) -> None:
+    if not isinstance(values, Tensor) or values.dim() != 1 or values.dtype not in WEIGHT_DTYPES:
+        raise ValueError(f"values: expected a float32, bfloat16 or float16 vector, got {describe(values)}")
+    if isinstance(columns, bool) or not isinstance(columns, int) or columns < 1:
+        raise ValueError(f"columns: expected an int of at least 1, got {describe(columns)}")
+    rows = kept.shape[0] if isinstance(kept, Tensor) and kept.dim() == 2 else 0
+    check_kept(kept, rows, columns, values.device)
+
+
+def require_as_many(values: Tensor, kept: int) -> None:
+    """Raise ValueError unless there is a value for each weight that is kept."""
+    if values.numel() != kept:
+        raise ValueError(f"values: expected {kept}, one for each kept weight, got {values.numel()}")
 
 
 def check_elimination(weight: Tensor, kept: Tensor, factor: Tensor) -> None:

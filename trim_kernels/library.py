@@ -42,6 +42,8 @@ _SCHEMAS = {
     "column_sqnorm_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
     "gram_": "(Tensor(a!) acc, Tensor x, Tensor? token_mask, str backend) -> ()",
     "obs_update_": "(Tensor(a!) weight, Tensor kept, Tensor factor, str backend) -> Tensor",
+    "pack_values": "(Tensor weight, Tensor kept, str backend) -> Tensor",
+    "unpack_values": "(Tensor values, Tensor kept, int columns, str backend) -> Tensor",
 }
 
 
@@ -102,6 +104,14 @@ def _fake_obs_update(weight: Tensor, *_: object) -> Tensor:
     return weight.new_empty(weight.shape)
 
 
+def _fake_pack_values(weight: Tensor, *_: object) -> Tensor:
+    return weight.new_empty(torch.library.get_ctx().new_dynamic_size())
+
+
+def _fake_unpack_values(values: Tensor, kept: Tensor, columns: int, *_: object) -> Tensor:
+    return values.new_empty((kept.shape[0], columns))
+
+
 _FAKES: dict[str, Callable[..., object]] = {
     "row_threshold": _fake_row_threshold,
     "row_mask": _fake_row_mask,
@@ -116,6 +126,8 @@ _FAKES: dict[str, Callable[..., object]] = {
     "column_sqnorm_": _fake_in_place,
     "gram_": _fake_in_place,
     "obs_update_": _fake_obs_update,
+    "pack_values": _fake_pack_values,
+    "unpack_values": _fake_unpack_values,
 }
 
 

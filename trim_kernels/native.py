@@ -14,18 +14,20 @@ from torch import Tensor
 from trim_kernels.c_types import (
     Activations,
     Elimination,
+    Packing,
     Scored,
     activations,
     as_pointer,
     elimination,
     open_library,
+    packing,
     scored,
 )
 from trim_kernels.scoring import apart, overflow, require_finite, require_finite_tensor, require_importance
 
 LIBRARY = Path(__file__).with_name("lib") / f"libtrim_kernels_cpu{'.dylib' if sys.platform == 'darwin' else '.so'}"
 
-_ABI = 4
+_ABI = 5
 """TK_ABI of trim_kernels.h."""
 _BAD_VALUE, _OUT_OF_MEMORY, _OVERFLOW = 1, 2, 4
 
@@ -45,9 +47,19 @@ _SIGNATURES = {
     "column_sqnorm": (_POINTER, _INT),
     "gram": (_POINTER, _SIZE),
     "obs_update": (),
+    "packing_starts": (),
+    "pack_values": (),
+    "unpack_values": (),
 }
 """What each function of trim_kernels.h takes between its struct and the number of threads."""
-_FIRST = {"column_sqnorm": Activations, "gram": Activations, "obs_update": Elimination}
+_FIRST = {
+    "column_sqnorm": Activations,
+    "gram": Activations,
+    "obs_update": Elimination,
+    "packing_starts": Packing,
+    "pack_values": Packing,
+    "unpack_values": Packing,
+}
 """Which struct comes first, where that is not Scored."""
 
 
@@ -74,7 +86,7 @@ def _loaded() -> ctypes.CDLL:
 
 def refusal(call: Mapping[str, object]) -> str | None:
     """Why the native CPU backend cannot run this call."""
-    for name, what in (("weight", "the weight"), ("x", "x")):
+    for name, what in (("weight", "the weight"), ("x", "x"), ("values", "the values")):
         tensor = call.get(name)
         if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
             return f"{what} is on {tensor.device}"
@@ -145,6 +157,18 @@ def eliminate(weight: Tensor, kept: Tensor, factor: Tensor, errors: Tensor) -> N
         MemoryError: scratch memory could not be had.
     """
     _require_success("obs_update", _run("obs_update", elimination(weight, kept, factor, errors)), weight.shape[1])
+
+
+def packing_starts(kept: Tensor, columns: int) -> Tensor:
+    """Call ``tk_packing_starts``: how many weights are kept before each row, and in all, int64 [R + 1]."""
+    starts = torch.empty(kept.shape[0] + 1, dtype=torch.int64)
+    move("packing_starts", packing(kept, columns, starts, None, None))
+    return starts
+
+
+def move(function: str, what: Packing) -> None:
+    """Call ``tk_<function>``, which knows no errors of values."""
+    _require_success(function, _run(function, what), what.columns)
 
 
 def _run(function: str, first: ctypes.Structure, *arguments: object) -> int:

@@ -9,6 +9,7 @@ from benchmarks.cases.case import Case
 from benchmarks.cases.curves import ROW_ERROR_CURVE
 from benchmarks.cases.elimination import OBS_UPDATE
 from benchmarks.cases.groups import NM_MASK, NM_RANK, PRUNE_2_OF_4, PRUNE_4_OF_8
+from benchmarks.cases.packing import PACK_VALUES, UNPACK_VALUES
 from benchmarks.cases.quality import ALLOCATE_ROWS, ALLOCATE_ROWS_EXACT, ROW_QUALITY
 from benchmarks.cases.rows import PRUNE_ROWS, ROW_MASK, ROW_MASK_PACKED, ROW_ORDER, ROW_THRESHOLD
 
@@ -36,5 +37,7 @@ CASES: tuple[Case[Any], ...] = (
     ALLOCATE_ROWS_EXACT,
     OBS_UPDATE,
     ROW_ERROR_CURVE,
+    PACK_VALUES,
+    UNPACK_VALUES,
 )
 """All, the most important first."""

@@ -8,7 +8,7 @@ from torch import Tensor
 import trim_kernels
 from benchmarks.cases.case import Case
 from benchmarks.cases.checks import equal, equal_masks
-from benchmarks.problems import Layer
+from benchmarks.problems import Layer, Problem
 
 
 def sort(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def _order(layer: Layer, backend: str) -> Tensor:
     )
 
 
-def no_operations(_: Layer) -> float:
+def no_operations(_: Problem) -> float:
     """Moving bytes is all there is."""
     return 0.0
 

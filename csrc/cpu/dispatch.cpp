@@ -116,6 +116,18 @@ TRIM_EXPORT int tk_row_error_curve(const tk_scored* scored, const float* gram, i
       [=] { return active()->row_error_curve(scored, gram, gram_stride, first, last, curve, threads); });
 }
 
+TRIM_EXPORT int tk_packing_starts(const tk_packing* packing, int threads) {
+  return guarded([=] { return active()->packing_starts(packing, threads); });
+}
+
+TRIM_EXPORT int tk_pack_values(const tk_packing* packing, int threads) {
+  return guarded([=] { return active()->pack_values(packing, threads); });
+}
+
+TRIM_EXPORT int tk_unpack_values(const tk_packing* packing, int threads) {
+  return guarded([=] { return active()->unpack_values(packing, threads); });
+}
+
 TRIM_EXPORT int tk_abi(void) { return TK_ABI; }
 
 TRIM_EXPORT const char* tk_instruction_set(void) { return active()->name; }

@@ -26,6 +26,9 @@ struct Kernels {
   decltype(&tk_gram) gram;
   decltype(&tk_obs_update) obs_update;
   decltype(&tk_row_error_curve) row_error_curve;
+  decltype(&tk_packing_starts) packing_starts;
+  decltype(&tk_pack_values) pack_values;
+  decltype(&tk_unpack_values) unpack_values;
 };
 
 #define TRIM_DECLARE_KERNELS(isa)                                                                        \
@@ -43,9 +46,13 @@ struct Kernels {
   int gram(const tk_activations*, float*, int64_t, int);                                                 \
   int obs_update(const tk_elimination*, int);                                                            \
   int row_error_curve(const tk_scored*, const float*, int64_t, int64_t, int64_t, float*, int);           \
-  constexpr Kernels kernels{#isa,          row_threshold,    row_mask,   prune_rows,     row_order,      \
-                            row_quality,   with_row_outputs, nm_rank,    nm_mask,        prune_nm,       \
-                            column_sqnorm, gram,             obs_update, row_error_curve};               \
+  int packing_starts(const tk_packing*, int);                                                            \
+  int pack_values(const tk_packing*, int);                                                               \
+  int unpack_values(const tk_packing*, int);                                                             \
+  constexpr Kernels kernels{#isa,           row_threshold,    row_mask,    prune_rows,      row_order,   \
+                            row_quality,    with_row_outputs, nm_rank,     nm_mask,         prune_nm,    \
+                            column_sqnorm,  gram,             obs_update,  row_error_curve,              \
+                            packing_starts, pack_values,      unpack_values};                            \
   }
 
 TRIM_DECLARE_KERNELS(baseline)

@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_abi().
-#define TK_ABI 4
+#define TK_ABI 5
 
 enum tk_dtype { TK_FLOAT32 = 0, TK_BFLOAT16 = 1, TK_FLOAT16 = 2 };
 
@@ -61,6 +61,15 @@ typedef struct {
   float* errors;        // [rows, columns], written
   int64_t errors_stride;
 } tk_elimination;
+
+typedef struct {
+  void* weight;  // [rows, columns]; only tk_unpack_values writes it
+  int64_t rows, columns, stride;
+  int32_t dtype;        // tk_dtype
+  const uint8_t* kept;  // packed bits [rows, ceil(columns / 8)], contiguous; spare bits of a last byte are not read
+  void* values;         // [starts[rows]], of the weight's dtype; only tk_pack_values writes them
+  int64_t* starts;      // [rows + 1]: how many weights are kept before each row, and in all
+} tk_packing;
 
 // Prune counts are in [0, columns]; the caller checks. `threads` >= 1.
 
@@ -125,6 +134,15 @@ int tk_gram(const tk_activations*, float* acc, int64_t stride, int threads);
 // For each column j from the left: errors[:, j] = weight[:, j] / factor[j, j] where the weight goes, else 0; then
 // weight[:, k] -= errors[:, j] * factor[j, k] for k > j; and what goes is 0. Values are finite; the caller checks.
 int tk_obs_update(const tk_elimination*, int threads);
+
+// Writes starts; weight, stride, dtype and values are not read.
+int tk_packing_starts(const tk_packing*, int threads);
+
+// values: the kept weights, row after row, columns ascending; their bits are moved as they are.
+int tk_pack_values(const tk_packing*, int threads);
+
+// The weights that tk_pack_values took from; what is not kept becomes +0.
+int tk_unpack_values(const tk_packing*, int threads);
 
 // The TK_ABI that this binary was compiled with.
 int tk_abi(void);

@@ -9,7 +9,8 @@ from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
-from .models.load import load, load_model
+from .loading import load
+from .models.load import load_model
 from .one_linear import score_linear, solve_linear
 from .options import (
     AlphaPruningOptions,

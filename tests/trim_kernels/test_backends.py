@@ -22,13 +22,15 @@ OPS = [
     "column_sqnorm_",
     "gram_",
     "obs_update_",
+    "pack_values",
+    "unpack_values",
 ]
 WEIGHT = torch.ones(2, 9)
 
 
 def not_on_a_gpu(op, device="cpu"):
     """Why the backends of a GPU do not run."""
-    name = "x" if op in ("column_sqnorm_", "gram_") else "weight"
+    name = backends.MAIN.get(op, "weight")
     cuda = f"the {name} is on {device}"
     if op in backends.NOT_IN_CUDA:
         cuda = f"there is no CUDA kernel of {op}; Triton serves GPUs"

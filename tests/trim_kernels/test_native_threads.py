@@ -10,6 +10,8 @@ from trim_kernels import testing
 
 WEIGHT, INPUTS, COLUMN_SCALE = testing.heavy_tailed(131, 257, 40)
 COUNTS = testing.mixed_counts(WEIGHT)
+MASK = trim_kernels.row_mask(WEIGHT, COUNTS)
+PACKED = trim_kernels.pack_bits(MASK)
 OPTIONS = {"column_scale": COLUMN_SCALE, "backend": "cpu"}
 
 
@@ -36,6 +38,8 @@ CALLS = {
     "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
     "obs_update_": obs_update,
     "row_error_curve": lambda: trim_kernels.row_error_curve(WEIGHT, INPUTS @ INPUTS.t(), 100, 200, **OPTIONS),
+    "pack_values": lambda: trim_kernels.pack_values(WEIGHT, PACKED, backend="cpu"),
+    "unpack_values": lambda: trim_kernels.unpack_values(WEIGHT[MASK], PACKED, WEIGHT.shape[1], backend="cpu"),
     "row_quality": quality,
     "allocate_rows": budget,
 }

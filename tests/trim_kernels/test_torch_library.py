@@ -15,6 +15,7 @@ ELIMINATION = testing.elimination(6, 21)
 COUNTS = testing.mixed_counts(WEIGHT)
 SCORE = WEIGHT.abs()
 TOKENS = torch.tensor([True, False, True, True, False])
+PACKED = trim_kernels.pack_bits(SCORE > 0.01)
 GRAM = INPUTS @ INPUTS.t()
 SEARCH = ([0.01, 0.02], [-0.01], 3, 0.95, "cosine", "cosine", "exact")
 # The trace holds NaN for what was not tried, which opcheck takes for a difference: without steps there is none.
@@ -43,6 +44,9 @@ CALLS = {
     "gram_": (torch.zeros(21, 21), INPUTS.t().bfloat16(), None),
     "obs_update_": ELIMINATION,
     "obs_update_ transposed": (ELIMINATION[0].t().contiguous().t(), *ELIMINATION[1:]),
+    "pack_values": (WEIGHT.bfloat16(), PACKED),
+    "pack_values transposed": (WEIGHT.t().contiguous().t(), PACKED),
+    "unpack_values": (WEIGHT[SCORE > 0.01], PACKED, 21),
     "gram_ with mask": (torch.zeros(21, 21).t(), INPUTS.t(), TOKENS),
 }
 
@@ -103,6 +107,19 @@ def test_traced_sums_over_tokens_equal_eager(backend):
     compiled = torch.compile(collect, fullgraph=True, backend="aot_eager")
     for got, expected in zip(compiled(INPUTS.t(), TOKENS, backend), collect(INPUTS.t(), TOKENS, backend), strict=True):
         assert torch.equal(got, expected)
+
+
+def zero_the_rest(weight, kept, columns, backend):
+    values = trim_kernels.pack_values(weight, kept, backend=backend)
+    return trim_kernels.unpack_values(2 * values, kept, columns, backend=backend)
+
+
+def test_traced_packing_equals_eager(backend):
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        compiled = torch.compile(zero_the_rest, fullgraph=True, backend="aot_eager")
+        got = compiled(WEIGHT, PACKED, 21, backend)
+    assert torch.equal(got, (2 * WEIGHT).masked_fill(SCORE <= 0.01, 0))
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")

@@ -20,6 +20,7 @@ from trim_kernels.testing.contract import (
     check_nm_mask,
     check_nm_rank,
     check_obs_update,
+    check_pack_values,
     check_prune_nm,
     check_prune_rows,
     check_row_error_curve,
@@ -27,6 +28,7 @@ from trim_kernels.testing.contract import (
     check_row_order,
     check_row_quality,
     check_row_threshold,
+    check_unpack_values,
 )
 from trim_kernels.testing.nasty import (
     DTYPES,
@@ -51,6 +53,7 @@ __all__ = [
     "check_nm_mask",
     "check_nm_rank",
     "check_obs_update",
+    "check_pack_values",
     "check_prune_nm",
     "check_prune_rows",
     "check_row_error_curve",
@@ -60,6 +63,7 @@ __all__ = [
     "check_row_threshold",
     "check_score",
     "check_solver",
+    "check_unpack_values",
     "elimination",
     "heavy_tailed",
     "mixed_counts",

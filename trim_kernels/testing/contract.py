@@ -21,6 +21,7 @@ from trim_kernels.ops.nm_mask import nm_mask
 from trim_kernels.ops.nm_rank import nm_rank
 from trim_kernels.ops.obs_update import obs_update_
 from trim_kernels.ops.obs_update import reference as obs_update
+from trim_kernels.ops.pack_values import pack_values
 from trim_kernels.ops.prune_nm import prune_nm_
 from trim_kernels.ops.prune_rows import prune_rows_
 from trim_kernels.ops.row_error_curve import row_error_curve
@@ -28,6 +29,7 @@ from trim_kernels.ops.row_mask import row_mask
 from trim_kernels.ops.row_order import row_order
 from trim_kernels.ops.row_quality import row_quality
 from trim_kernels.ops.row_threshold import row_threshold
+from trim_kernels.ops.unpack_values import unpack_values
 from trim_kernels.scoring import scores
 
 ROUNDINGS_ALLOWED = 4
@@ -217,6 +219,20 @@ def check_obs_update(backend: str, weight: Tensor, kept: Tensor, factor: Tensor)
         _require_within(f"obs_update_ {name}", result, of_truth, max(1.0, 2 * most) * scale)
     got.copy_(weight)
     _require_equal("obs_update_ memory around the weight", _bits(_memory(got)), _bits(_memory(weight)))
+
+
+def check_pack_values(backend: str, weight: Tensor, kept: Tensor) -> None:
+    """Values are equal, to the bit."""
+    got = pack_values(weight, kept, backend=backend)
+    _require_equal("pack_values", _bits(got), _bits(pack_values(weight, kept, backend="reference")))
+
+
+def check_unpack_values(backend: str, values: Tensor, kept: Tensor, columns: int) -> None:
+    """Weights are equal, to the bit, and contiguous."""
+    got = unpack_values(values, kept, columns, backend=backend)
+    assert got.is_contiguous(), "unpack_values: expected a contiguous weight"
+    expected = unpack_values(values, kept, columns, backend="reference")
+    _require_equal("unpack_values", _bits(got), _bits(expected))
 
 
 def _require_same_path(got: RowBudget, expected: RowBudget) -> None:

@@ -14,6 +14,8 @@ from .compare import compare
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
+from .masks import masks
+from .pack import pack, unpack
 from .prune import prune
 from .report import report
 
@@ -31,6 +33,9 @@ app.command()(prune)
 app.command()(evaluate)
 app.command()(report)
 app.command()(compare)
+app.command()(pack)
+app.command()(unpack)
+app.add_typer(masks, name="masks")
 app.command()(demo)
 app.command()(doctor)
 

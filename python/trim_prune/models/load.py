@@ -16,6 +16,8 @@ from .license import license_of_folder, license_of_gguf
 from .on_disk import BlocksOnDisk, build_empty, open_blocks
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 
+PACKED_FILE = "packed.json"
+"""Beside a packed checkpoint."""
 TOKENIZER_FILE = "tokenizer.json"
 STRUCTURE_FILE = "structure.json"
 """Beside a model whose blocks differ in size."""
@@ -104,14 +106,6 @@ def load_model(
     return _load_folder(source, dtype, choose_device(device), trust_remote_code, hold)
 
 
-def load(folder: str | Path, *, dtype: str = "auto", device: str = "auto") -> Any:
-    """The transformers model in a folder that :func:`trim_prune.prune` wrote; see :func:`load_model`.
-
-    Models whose blocks differ in size are loaded only so: transformers builds blocks that are alike.
-    """
-    return load_model(folder, dtype=dtype, device=device).model
-
-
 def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool, hold: bool) -> LoadedModel:
     from transformers import AutoConfig, AutoTokenizer
 
@@ -120,13 +114,14 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         _refuse_config(config, source)
-        ragged = (Path(folder) / STRUCTURE_FILE).is_file()
+        # What such a folder holds is not what the blocks of the model are made of.
+        special = any((Path(folder) / name).is_file() for name in (STRUCTURE_FILE, PACKED_FILE))
         wide = dtype == "auto" and device.type == "cpu"
-        opened = None if hold or ragged else _opened(Path(folder), config, dtype, wide, trust_remote_code)
+        opened = None if hold or special else _opened(Path(folder), config, dtype, wide, trust_remote_code)
         if opened is not None:
             model, first, store = opened
         else:
-            model = _held(Path(folder), config, dtype, trust_remote_code, ragged)
+            model = _held(Path(folder), config, dtype, trust_remote_code)
             first, store = model.dtype, None
             model = _widened(model) if wide else model
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
@@ -138,16 +133,24 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
         notes.append("the whole model is held in memory: transformers converts its weights while it loads them")
     if model.dtype != first:
         notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
+    if (Path(folder) / PACKED_FILE).is_file():
+        # Its shards are not those of the model: what is made of it is written from memory.
+        source = Source(source.name)
     return LoadedModel(model.eval(), tokenizer, source, notes, store, license_of_folder(Path(folder)))
 
 
-def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool, ragged: bool) -> Any:
+def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> Any:
     """A model in memory as a whole."""
-    if ragged:
+    if (folder / STRUCTURE_FILE).is_file():
         # Here: it needs this module.
         from ..structured.ragged import load_ragged
 
         return load_ragged(folder, config, _compute_dtype(dtype))
+    if (folder / PACKED_FILE).is_file():
+        from ..formats.load_packed import load_packed
+
+        model, compute = load_packed(folder, torch.device("cpu")), _compute_dtype(dtype)
+        return model if compute is None else model.to(compute)
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(
@@ -260,7 +263,7 @@ def _checked_folder(folder: Path) -> Path:
     names = sorted(p.name for p in folder.iterdir())
     if "config.json" not in names:
         raise TrimPruneError("not a model folder: config.json is missing", where=str(folder), got=_some(names))
-    if SINGLE_FILE not in names and INDEX_FILE not in names:
+    if not {SINGLE_FILE, INDEX_FILE, PACKED_FILE} & set(names):
         pickled = [name for name in names if name.endswith((".bin", ".pt", ".pth"))]
         raise TrimPruneError(
             "no safetensors weights in the model folder",

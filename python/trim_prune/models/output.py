@@ -18,15 +18,13 @@ from trim_kernels import unpack_bits
 
 from ..digest import checksum
 from ..errors import TrimPruneError
+from ..formats.masks import MASK_FILE, mask_metadata
 from ..permutation import Move
 from ..results import LinearResult
 from .discover import Block
 from .load import LoadedModel
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, make_file, weight_files
 
-MASK_FILE = "masks.safetensors"
-MASK_FORMAT = "trim-prune-masks"
-MASK_VERSION = "1"
 COPIED = (
     "config.json",
     "generation_config.json",
@@ -73,16 +71,14 @@ class Output:
             source.outline(self.folder, {key for keys in self._keys.values() for key in keys.values()})
             if (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
                 shutil.copyfile(source.folder / INDEX_FILE, self.folder / INDEX_FILE)
-            _write_index(self.folder)
+            write_index(self.folder)
         else:
             save_weights(self._loaded.model, self.folder)
         shapes = {
             linear.weight_name: tuple(linear.module.weight.shape) for block in self._blocks for linear in block.linears
         }
-        about = {"format": MASK_FORMAT, "version": MASK_VERSION, "shapes": shapes}
         packed = {name: (rows, -(-columns // 8)) for name, (rows, columns) in sorted(shapes.items())}
-        # One key: safetensors writes several in an order that changes from run to run.
-        make_file(self.folder / MASK_FILE, packed, {MASK_FORMAT: json.dumps(about, sort_keys=True)})
+        make_file(self.folder / MASK_FILE, packed, mask_metadata(shapes))
         self.open()
 
     def open(self) -> None:
@@ -277,10 +273,10 @@ def save_weights(model: Any, folder: Path) -> None:
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
     save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
-    _write_index(folder)
+    write_index(folder)
 
 
-def _write_index(folder: Path) -> None:
+def write_index(folder: Path) -> None:
     """An index also for a single file: loaders that read every .safetensors file would take the masks for weights."""
     if (folder / INDEX_FILE).exists():
         return

@@ -128,6 +128,14 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
+def tensor_names(folder: Path) -> dict[str, set[str]]:
+    """The weight files of a model folder, each with the names of its tensors."""
+    found: dict[str, set[str]] = {file: set() for file in weight_files(folder)}
+    for name, place in Shards(folder, found).places.items():
+        found[place.file].add(name)
+    return found
+
+
 def make_file(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> None:
     """A safetensors file of uint8 tensors: zero, or what was in their place."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,24 @@ def check_output(out: Path, overwrite: bool) -> None:
     existing = next(parent for parent in (out, *out.parents) if parent.exists())
     if not os.access(existing, os.W_OK):
         raise TrimPruneError("the output folder cannot be written", where=str(existing))
+
+
+@contextmanager
+def output_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` that takes its name when the body ends without error, and vanishes if it fails."""
+    out = out.absolute()
+    partial = out.with_name(f".{out.name}.partial-{socket.gethostname()}-{os.getpid()}")
+    with write_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        repair(out)
+        partial.mkdir()
+    try:
+        yield partial
+        with write_errors(out):
+            publish(partial, out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 @contextmanager

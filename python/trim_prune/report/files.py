@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ..models.output import MASK_FILE
+from ..formats.masks import MASK_FILE
 from .run import Linear
 
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}

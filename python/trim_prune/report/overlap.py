@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trim_kernels import unpack_bits
 
-from ..models.output import MASK_FILE
+from ..formats.masks import MASK_FILE
 from .run import Linear
 
 

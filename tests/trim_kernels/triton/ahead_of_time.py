@@ -34,6 +34,8 @@ from trim_kernels.ops.nm_mask import triton_kernels as groups
 from trim_kernels.ops.obs_update import blocks
 from trim_kernels.ops.obs_update import triton as obs_update
 from trim_kernels.ops.obs_update.triton_kernels import eliminate_block
+from trim_kernels.ops.pack_values import triton as pack_values
+from trim_kernels.ops.pack_values.triton_kernels import count_row, move_row
 from trim_kernels.ops.row_error_curve import triton as row_error_curve
 from trim_kernels.ops.row_error_curve.triton_kernels import sum_before
 from trim_kernels.ops.row_order import triton as row_order
@@ -213,6 +215,26 @@ def elimination_job() -> Job:
     )
 
 
+def packing_job(name: str, pack: bool) -> Job:
+    return Job(
+        name,
+        move_row,
+        {
+            "weight": "*i16",
+            "kept": "*u8",
+            "values": "*i16",
+            "starts": "*i64",
+            "width": "i32",
+            "bytes_of_row": "i32",
+            "weight_row": "i64",
+            "weight_column": 1,
+            "PACK": pack,
+            "BLOCK": pack_values.BLOCK,
+        },
+        pack_values.WARPS,
+    )
+
+
 def jobs(architecture: int) -> Iterator[Job]:
     """Every kernel as it runs on an architecture."""
     capability = divmod(architecture, 10)
@@ -347,6 +369,14 @@ def jobs(architecture: int) -> Iterator[Job]:
     )
     yield gram_job("add_gram_tile float32, masked", gram.FLOAT32_TILE, "*fp32", masked=True)
     yield elimination_job()
+    yield Job(
+        "count_row",
+        count_row,
+        {"kept": "*u8", "counts": "*i64", "width": "i32", "bytes_of_row": "i32", "BLOCK": pack_values.BLOCK},
+        pack_values.WARPS,
+    )
+    yield packing_job("move_row to values", pack=True)
+    yield packing_job("move_row to weights", pack=False)
 
 
 def resources(job: Job, architecture: int) -> dict[str, Any]:

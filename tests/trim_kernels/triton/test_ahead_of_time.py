@@ -17,7 +17,15 @@ FOLDER = Path(__file__).parent
 SHARED = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 TENSOR_CORES = {"sm_80": "HMMA", "sm_90": "HGMMA", "sm_100": "UTCHMMA"}
 VECTORS = ("LDG.E.128", "LDGSTS.E.BYPASS.128")
-SCATTERED = ("select_row mask 1", "look_up_thresholds", "select_in_groups 3 of 5", "select_in_groups 16 of 32")
+SCATTERED = (
+    "select_row mask 1",
+    "look_up_thresholds",
+    "select_in_groups 3 of 5",
+    "select_in_groups 16 of 32",
+    "count_row",
+    "move_row to values",
+    "move_row to weights",
+)
 """Reads that are no whole vectors by nature."""
 
 

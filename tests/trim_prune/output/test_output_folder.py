@@ -14,6 +14,7 @@ import torch
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, prune
+from trim_prune.formats import masks
 from trim_prune.models import save, staging
 
 BASE = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
@@ -169,7 +170,7 @@ def keep_results(collected):
 
 
 def test_mask_bits_are_counted_in_the_written_file(llama_folder, text, tmp_path, leftovers, monkeypatch):
-    write = save.save_file
+    write = masks.save_file
 
     def save_other(tensors, path, metadata):
         if path.name == "masks.safetensors":
@@ -178,7 +179,7 @@ def test_mask_bits_are_counted_in_the_written_file(llama_folder, text, tmp_path,
             tensors[name][0, 0] ^= 1
         write(tensors, path, metadata)
 
-    monkeypatch.setattr(save, "save_file", save_other)
+    monkeypatch.setattr(masks, "save_file", save_other)
     with pytest.raises(TrimPruneError, match=r"the written model is not what was computed"):
         prune(llama_folder, BASE, [text], out=tmp_path / "out")
     assert leftovers(tmp_path) == []

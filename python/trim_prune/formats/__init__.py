@@ -1,0 +1,1 @@
+"""What stands on disk beside an ordinary model folder: masks for exchange, and packed checkpoints."""

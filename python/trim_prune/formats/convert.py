@@ -1,0 +1,183 @@
+"""From an ordinary model folder to a packed one, and back: shard by shard, to the bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trim_kernels import pack_bits, unpack_bits
+from trim_kernels.checks import WEIGHT_DTYPES
+
+from ..errors import TrimPruneError
+from ..models.load import PACKED_FILE, resolve
+from ..models.output import copy_companions
+from ..models.shards import INDEX_FILE, tensor_names
+from ..models.staging import check_output, output_folder, protect_inputs, write_errors
+from ..pattern import Keep
+from ..runfile import RUN_FILE
+from .files import open_tensors
+from .indices import are_smaller, pack_indices, unpack_indices
+from .linears import linear_shapes, names_in, read_stored
+from .masks import MASK_FILE, Masks, open_mask_file, save_masks
+from .packed import MASK, Contents, PackedTensor, open_packed, packed_tensors
+
+PACKED_INDEX = "packed.index.json"
+"""The index of the dense shards, under a name by which no loader looks for them."""
+BESIDE = (RUN_FILE, "layers.yaml", "events.jsonl", "search.jsonl", "*.svg", "*.html", "README.md", PACKED_INDEX)
+"""What a run leaves beside a model."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the weight files of a folder, dense and packed."""
+
+    dense: int
+    packed: int
+
+
+def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
+    """Write a packed checkpoint of a pruned model folder; beside it, what stands beside the model.
+
+    Packed are the tensors that masks.safetensors names; without that file, the linears of the blocks that become
+    smaller by it, by the zeros (+0, to the bit) that they have. All else is copied as it is.
+    """
+    check_output(out, overwrite)
+    protect_inputs(out, {"model": source})
+    source = _dense_folder(source)
+    masks, patterns = _masks_to_pack(source), _patterns(source)
+    names = {stored: weight for weight, stored in names_in(source, masks).items()}
+    contents = Contents(masks=(source / MASK_FILE).is_file(), shards={}, tensors={})
+    sizes = Sizes(0, 0)
+    with output_folder(out) as folder, write_errors(out):
+        for shard in tensor_names(source):
+            contents.shards[f"packed-{shard}"] = shard
+            with open_tensors(source / shard) as file:
+                metadata = file.metadata()
+                tensors, packed = _pack_shard(file, names, masks, patterns, always=contents.masks)
+            contents.tensors.update(packed)
+            save_file(tensors, folder / f"packed-{shard}", metadata)
+            sizes = Sizes(
+                sizes.dense + (source / shard).stat().st_size,
+                sizes.packed + (folder / f"packed-{shard}").stat().st_size,
+            )
+        _copy_beside(source, folder)
+        if (source / INDEX_FILE).is_file():
+            shutil.copyfile(source / INDEX_FILE, folder / PACKED_INDEX)
+        (folder / PACKED_FILE).write_text(contents.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return sizes
+
+
+def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
+    """Write the ordinary model folder that a packed checkpoint was made from."""
+    check_output(out, overwrite)
+    protect_inputs(out, {"model": source})
+    packed = open_packed(source)
+    sizes = Sizes(0, 0)
+    with output_folder(out) as folder, write_errors(out):
+        for shard, dense in packed.contents.shards.items():
+            with open_tensors(source / shard) as file:
+                metadata = file.metadata()
+            save_file(dict(packed.tensors(shard)), folder / dense, metadata)
+            sizes = Sizes(sizes.dense + (folder / dense).stat().st_size, sizes.packed + (source / shard).stat().st_size)
+        _copy_beside(source, folder)
+        if (folder / PACKED_INDEX).is_file():
+            (folder / PACKED_INDEX).rename(folder / INDEX_FILE)
+        if packed.contents.masks:
+            masks = packed.masks()
+            save_masks(masks, masks.shapes, folder / MASK_FILE)
+    return sizes
+
+
+def _dense_folder(source: Path) -> Path:
+    if (source / PACKED_FILE).is_file():
+        raise TrimPruneError("the model is packed already", where=str(source), fix="trim-prune unpack")
+    folder = resolve(source).folder
+    if folder is None:
+        raise TrimPruneError("only a model folder with safetensors is packed", where=str(source))
+    return folder
+
+
+def _masks_to_pack(source: Path) -> Masks:
+    if (source / MASK_FILE).is_file():
+        return open_mask_file(source / MASK_FILE)
+    shapes = linear_shapes(source)
+    stored = names_in(source, shapes)
+    return Masks(str(source), shapes, lambda name: pack_bits(_bits(read_stored(source, stored[name])) != 0))
+
+
+def _patterns(source: Path) -> dict[str, Keep]:
+    """The pattern of each weight that run.json gives one."""
+    if not (source / RUN_FILE).is_file():
+        return {}
+    run = json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
+    layouts = {f"{linear['name']}.weight": linear.get("pattern") for linear in run.get("linears", [])}
+    return {
+        name: pattern
+        for name, layout in layouts.items()
+        if layout and (pattern := PackedTensor(weight=name, shape=(0, 0), layout=layout).pattern) is not None
+    }
+
+
+def _pack_shard(
+    file: Any, names: Mapping[str, str], masks: Masks, patterns: Mapping[str, Keep], *, always: bool
+) -> tuple[dict[str, Tensor], dict[str, PackedTensor]]:
+    tensors: dict[str, Tensor] = {}
+    packed: dict[str, PackedTensor] = {}
+    for name in file.keys():  # noqa: SIM118 - not a dict
+        weight = file.get_tensor(name)
+        own = _packed(name, weight, masks, names[name], patterns) if name in names else None
+        if own is not None and (always or sum(part.nbytes for part in own.values()) < weight.nbytes):
+            tensors |= own
+            layout = "mask" if name + MASK in own else str(patterns[names[name]])
+            packed[name] = PackedTensor(weight=names[name], shape=(weight.shape[0], weight.shape[1]), layout=layout)
+        else:
+            tensors[name] = weight
+    return tensors, packed
+
+
+def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[str, Keep]) -> dict[str, Tensor] | None:
+    """The parts of a packed tensor; None if its type cannot be packed."""
+    if weight.dtype not in WEIGHT_DTYPES:
+        return None
+    masks.require_fit(of, weight)
+    bits = masks[of]
+    kept = unpack_bits(bits, weight.shape[1])
+    lost = int((_bits(weight).ne(0) & ~kept).sum())
+    if lost:
+        raise TrimPruneError(
+            "weights that the masks prune are not +0: packed, they would be lost",
+            where=name,
+            got=f"{lost} of {weight.numel()}",
+            fix="trim-prune masks apply, which makes them so, and pack its output",
+        )
+    pattern = patterns.get(of)
+    if pattern is None or not are_smaller(pattern) or not _follows(kept, pattern):
+        pattern = None
+    return packed_tensors(name, weight, bits, pattern)
+
+
+def _follows(kept: Tensor, pattern: Keep) -> bool:
+    columns = kept.shape[1]
+    if bool((kept.sum(1) != pattern.of_row(columns)).any()):
+        return False
+    return torch.equal(unpack_indices(pack_indices(kept, pattern), pattern, columns), kept)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The values as integers, which tell -0 from +0."""
+    return tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+
+
+def _copy_beside(source: Path, folder: Path) -> None:
+    copy_companions(source, folder)
+    for pattern in BESIDE:
+        for file in source.glob(pattern):
+            shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,70 @@
+"""Masks that others wrote: numpy's packed bits, and what TRIM's own script leaves behind."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trim_kernels import pack_bits
+
+from ..errors import TrimPruneError
+from .masks import Masks
+
+
+def open_numpy_masks(path: Path) -> Masks:
+    """The masks in a ``.npz`` file: ``name`` = packbits(kept, axis=1), in big bit order, ``name.shape`` = [R, C]."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            names = [name for name in file.files if not name.endswith(".shape")]
+            shapes = {name: (int(rows), int(columns)) for name in names for rows, columns in [file[f"{name}.shape"]]}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+    def read(name: str) -> Tensor:
+        with np.load(path, allow_pickle=False) as file:
+            bits = np.unpackbits(file[name], axis=1, count=shapes[name][1])
+        return pack_bits(torch.from_numpy(bits).bool())
+
+    return Masks(str(path), shapes, read)
+
+
+def open_script_masks(path: Path) -> Masks:
+    """The masks that TRIM's script saves with ``--save_masks``: bits of the whole flat matrix, 1 = pruned.
+
+    The file is a pickle; only tensors and plain values are taken from it, and no code of it is run.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        about, masks = saved["metadata"], saved["masks"]
+        blocks = "model.decoder.layers" if about["is_opt"] else "model.layers"
+        places = {
+            f"{blocks}.{block}.{name}.weight": info
+            for block, linears in about["layer_info"].items()
+            for name, info in linears.items()
+        }
+        shapes = {name: (int(info["shape"][0]), int(info["shape"][1])) for name, info in places.items()}
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        raise _unreadable(path, error) from error
+
+    def read(name: str) -> Tensor:
+        rows, columns = shapes[name]
+        bits = np.unpackbits(masks[places[name]["mask_key"]].numpy(), count=rows * columns)
+        return pack_bits(torch.from_numpy(bits == 0).view(rows, columns))
+
+    return Masks(str(path), shapes, read)
+
+
+def _unreadable(path: Path, error: Exception) -> TrimPruneError:
+    got: Any = (str(error).splitlines() or [""])[0]
+    return TrimPruneError(
+        "no masks can be read from this file",
+        where=str(path),
+        expected="masks.safetensors; numpy's .npz as docs/formats.md has it; or what TRIM's script saves",
+        got=f"{type(error).__name__}: {got}",
+    )
