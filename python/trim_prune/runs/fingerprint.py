@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ def _calibration(calibration: Calibration | None) -> Fingerprint:
     return {"calibration.sample_ids": calibration.sample_ids, "calibration.tokens": digest.hexdigest()}
 
 
+@cache
 def _sources() -> str:
-    """A digest of the code of both packages."""
+    """A digest of the code of both packages, as it was when this process first asked."""
     digest = hashlib.sha256()
     for package in (Path(__file__).parents[1], Path(trim_kernels.__file__).parent):
         for file in sorted(package.rglob("*")):

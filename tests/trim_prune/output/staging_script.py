@@ -5,7 +5,8 @@ import signal
 import sys
 
 import trim_prune
-from trim_prune.models import save, staging
+from trim_prune.models import output, shards, staging
+from trim_prune.runs import folder
 
 
 def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
@@ -13,27 +14,27 @@ def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if moment == "shard":
-        real, written = save.save_file, []
+        real, written = shards.Shards.write, []
 
-        def save_second(*args: object, **kwargs: object) -> None:
-            if written:
+        def write_some(*args: object) -> None:
+            if len(written) == 20:
                 die()
-            written.append(real(*args, **kwargs))
+            written.append(real(*args))
 
-        save.save_file = save_second
+        shards.Shards.write = write_some
     elif moment == "verify":
-        save._check_counts = die
+        output._check_counts = die
     elif moment == "before renaming":
-        staging._replace = die
+        folder.publish = die
     elif moment == "between renames":
-        real_rename, renamed = os.rename, []
+        real_rename = staging.Path.rename
 
-        def rename_once(*args: str) -> None:
-            if renamed:
+        def rename(path: staging.Path, target: staging.Path) -> None:
+            real_rename(path, target)
+            if target.name.endswith(".old"):
                 die()
-            renamed.append(real_rename(*args))
 
-        os.rename = staging.os.rename = rename_once
+        staging.Path.rename = rename
     recipe = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
     trim_prune.prune(model, recipe, text, out=out, overwrite=overwrite == "overwrite")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +13,9 @@ import torch
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, prune
-from trim_prune.formats import masks
-from trim_prune.models import save, staging
+from trim_prune.models import output, shards, staging
 
 BASE = {"sparsity": 0.5, "samples": 2, "seqlen": 16}
-HOST = socket.gethostname()
 SCRIPT = Path(__file__).with_name("staging_script.py")
 
 
@@ -41,10 +38,8 @@ def test_a_kill_while_saving_leaves_no_half_model_and_the_next_run_cleans_up(
     out = tmp_path / "results" / "out"
     killed_run(moment, sharded, text_file, out, "new")
     assert not out.exists()
-    partial = leftovers(out.parent)
-    assert len(partial) == 1
-    assert partial[0].startswith(f".out.partial-{HOST}-")
-    prune(sharded, BASE, [text], out=out)
+    assert leftovers(out.parent) == ["out.unfinished"]
+    prune(sharded, BASE, text_file, out=out, resume=False)
     assert leftovers(out.parent) == ["out"]
 
 
@@ -57,36 +52,19 @@ def test_a_kill_while_overwriting_loses_neither_the_old_nor_the_new(
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     killed_run(moment, sharded, text_file, out, "overwrite")
     assert out.exists() == visible
-    old = out if visible else next(out.parent.glob(".out.old-*"))
+    old = out if visible else out.with_name(".out.old")
     assert {path.name: path.read_bytes() for path in old.iterdir()} == before
     with pytest.raises(TrimPruneError, match="out of reach"):
         prune(sharded, BASE | {"sparsity": 0.99}, [text], out=out, overwrite=True)
-    assert leftovers(out.parent) == ["out"]
+    assert leftovers(out.parent) == ["out", "out.unfinished"]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-
-
-def test_what_a_dead_process_of_our_number_left_is_removed(llama_folder, text, tmp_path, leftovers):
-    (tmp_path / f".out.partial-{HOST}-{os.getpid()}").mkdir()
-    (tmp_path / f".out.partial-{HOST}-{os.getpid()}" / "half").write_text("x")
-    prune(llama_folder, BASE, [text], out=tmp_path / "out")
-    assert leftovers(tmp_path) == ["out"]
-    assert not (tmp_path / "out" / "half").exists()
-
-
-@pytest.mark.parametrize(
-    "process", [f"{HOST}-{os.getppid()}", f"other-{HOST}-999999999"], ids=["running here", "of another host"]
-)
-def test_what_another_process_may_be_writing_is_left_alone(process, llama_folder, text, tmp_path, leftovers):
-    other = f".out.partial-{process}"
-    (tmp_path / other).mkdir()
-    prune(llama_folder, BASE, [text], out=tmp_path / "out")
-    assert leftovers(tmp_path) == [other, "out"]
+    prune(sharded, BASE, text_file, out=out, overwrite=True)
+    assert leftovers(out.parent) == ["out"]
 
 
 @pytest.mark.parametrize("name", ["a[1]", "with space", "näme*"])
 def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
-    dead = tmp_path / f".{name}.partial-{HOST}-999999999"
-    dead.mkdir()
+    (tmp_path / f"{name}.unfinished" / "model").mkdir(parents=True)
     prune(llama_folder, BASE, [text], out=tmp_path / name)
     assert leftovers(tmp_path) == [name]
 
@@ -96,93 +74,67 @@ def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
     [OSError(28, "No space left on device"), staging.SafetensorError("I/O error: No space left on device")],
     ids=type,
 )
-def test_a_failing_write_is_explained_and_leaves_nothing(error, llama_folder, text, tmp_path, leftovers, monkeypatch):
+def test_a_failing_write_is_explained_and_leaves_what_was_done(
+    error, llama_folder, text, tmp_path, leftovers, monkeypatch
+):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(save, "save_file", fail)
-    with pytest.raises(TrimPruneError, match=r"the output cannot be written(.|\n)*No space left on device"):
-        prune(llama_folder, BASE, [text], out=tmp_path / "out")
-    assert leftovers(tmp_path) == []
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.Shards, "write", fail)
+        with pytest.raises(TrimPruneError, match=r"the output cannot be written(.|\n)*No space left on device"):
+            prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == ["out.unfinished"]
+    prune(llama_folder, BASE, [text], out=tmp_path / "out")
+    assert leftovers(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_any_exception_leaves_nothing(error, llama_folder, text, tmp_path, leftovers, monkeypatch):
+def test_an_exception_before_anything_is_done_leaves_nothing(
+    error, llama_folder, text, tmp_path, leftovers, monkeypatch
+):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(save, "write_masks", fail)
-    monkeypatch.setattr("trim_prune.api.write_masks", fail)
+    monkeypatch.setattr(output.Output, "prepare", fail)
     with pytest.raises(error):
         prune(llama_folder, BASE, [text], out=tmp_path / "out")
     assert leftovers(tmp_path) == []
 
 
-def one_more_zero(tensors, results):
-    weight = tensors[f"{results[3].name}.weight"]
+def one_more_zero(weight):
     weight[weight != 0] *= (torch.arange(int((weight != 0).sum())) != 0).float()
 
 
-def one_zero_less(tensors, results):
-    weight = tensors[f"{results[3].name}.weight"]
+def one_zero_less(weight):
     row, column = (weight == 0).nonzero()[0]
     weight[row, column] = 1.0
 
 
-def one_zero_moved(tensors, results):
-    weight = tensors[f"{results[3].name}.weight"]
+def one_zero_moved(weight):
     (row, column), (kept_row, kept_column) = (weight == 0).nonzero()[0], (weight != 0).nonzero()[0]
     weight[row, column], weight[kept_row, kept_column] = 1.0, 0.0
 
 
-@pytest.mark.parametrize("tamper", [one_more_zero, one_zero_less, one_zero_moved])
-def test_zeros_are_counted_in_the_written_file(tamper, llama_folder, text, tmp_path, leftovers, monkeypatch):
-    results, write = [], save.save_file
+def one_mask_bit(mask):
+    mask[0, 0] ^= 1
 
-    def save_other(tensors, path, metadata):
-        if path.name == "model.safetensors":
-            tamper(tensors, results)
-        write(tensors, path, metadata)
 
-    def remember(*args):
-        results.extend(collected)
-        return real_write(*args)
+@pytest.mark.parametrize("tamper", [one_more_zero, one_zero_less, one_zero_moved, one_mask_bit])
+def test_zeros_and_mask_bits_are_counted_in_the_written_files(tamper, llama_folder, text, tmp_path, monkeypatch):
+    name, write = "model.layers.0.self_attn.o_proj.weight", shards.Shards.write
 
-    collected, real_write = [], save.write_model
-    monkeypatch.setattr(save, "save_file", save_other)
-    monkeypatch.setattr("trim_prune.api.write_model", remember)
-    monkeypatch.setattr("trim_prune.api.walk", keep_results(collected))
+    def write_other(files, key, tensor):
+        if key == name and (tensor.dtype == torch.uint8) == (tamper is one_mask_bit):
+            tensor = tensor.clone()
+            tamper(tensor)
+        write(files, key, tensor)
+
+    monkeypatch.setattr(shards.Shards, "write", write_other)
     with pytest.raises(TrimPruneError, match=r"the written model is not what was computed") as error:
         prune(llama_folder, BASE, [text], out=tmp_path / "out")
-    assert f"{results[3].name}.weight" in error.value.where
-    assert leftovers(tmp_path) == []
-
-
-def keep_results(collected):
-    from trim_prune.engine import walk
-
-    def wrapped(*args):
-        walked = walk(*args)
-        collected.extend(walked[0])
-        return walked
-
-    return wrapped
-
-
-def test_mask_bits_are_counted_in_the_written_file(llama_folder, text, tmp_path, leftovers, monkeypatch):
-    write = masks.save_file
-
-    def save_other(tensors, path, metadata):
-        if path.name == "masks.safetensors":
-            name = sorted(tensors)[2]
-            tensors[name] = tensors[name].clone()
-            tensors[name][0, 0] ^= 1
-        write(tensors, path, metadata)
-
-    monkeypatch.setattr(masks, "save_file", save_other)
-    with pytest.raises(TrimPruneError, match=r"the written model is not what was computed"):
-        prune(llama_folder, BASE, [text], out=tmp_path / "out")
-    assert leftovers(tmp_path) == []
+    assert name in error.value.where
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_something_in_it_is_refused_before_any_work(llama_folder, text, tmp_path):

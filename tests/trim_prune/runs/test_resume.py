@@ -1,0 +1,259 @@
+"""A run that goes on where another one stopped gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tiny_models import make_model, save_model
+
+from trim_prune import TrimPruneError, load_model, prune
+from trim_prune.models.shards import Shards, weight_files
+from trim_prune.runs.folder import unfinished
+from trim_prune.states import PairedStates, States
+
+BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "batch_size": 3}
+BLOCKS = 4
+RECIPES = {
+    "wanda": {},
+    "magnitude": {"score": "magnitude", "rows": "uniform"},
+    "sparsegpt": {"score": "obs", "rows": "uniform", "solver": "sparsegpt", "layers": "owl"},
+    "correction": {"correction": 0.5, "recapture": True},
+    "optimal": {"rows": "optimal", "layers": "optimal", "optimal": {"sequences": 2}},
+    "permuted": {"pattern": "keep 2 of 4", "permute": True, "rows": "uniform"},
+    "permuted, corrected": {"pattern": "keep 2 of 4", "permute": True, "rows": "uniform", "correction": 0.5},
+}
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stop_at(kind, number):
+    """A listener that stops a run at the event of that kind and number."""
+    seen = []
+
+    def listen(event):
+        if event.kind == kind:
+            seen.append(event)
+            if len(seen) == number:
+                raise StoppedError
+
+    return listen
+
+
+@pytest.fixture
+def make_folder(tokenizer, tmp_path):
+    def make(dtype):
+        model = make_model("llama", num_hidden_layers=BLOCKS, dtype=dtype, head_dim=8)
+        return save_model(tmp_path / "model", model, tokenizer, max_shard_size="30KB")
+
+    return make
+
+
+@pytest.fixture
+def folder(make_folder):
+    return make_folder(torch.float32)
+
+
+@pytest.fixture
+def whole(text, tmp_path):
+    """An uninterrupted run."""
+
+    def run(recipe):
+        prune(tmp_path / "model", BASE | recipe, [text], out=tmp_path / "whole")
+        return tmp_path / "whole"
+
+    return run
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["states kept", "replayed"])
+@pytest.mark.parametrize(
+    ("recipe", "dtype"),
+    [*((name, torch.float32) for name in RECIPES), ("sparsegpt", torch.float16), ("correction", torch.bfloat16)],
+    ids=str,
+)
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    recipe, dtype, kept, make_folder, whole, content, text, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(States, "kept_on_disk", kept)
+    if not kept and recipe != "permuted, corrected":
+        monkeypatch.setattr(PairedStates, "kept_on_disk", False)
+    folder, out, recipe = make_folder(dtype), tmp_path / "out", BASE | RECIPES[recipe]
+    for block in (1, 3):
+        with pytest.raises(StoppedError):
+            prune(folder, recipe, [text], out=out, on_event=stop_at("block", block))
+        assert not out.exists()
+    events = []
+    result = prune(folder, recipe, [text], out=out, on_event=events.append)
+    assert [event.data["blocks_done"] for event in events if event.kind == "resumed"] == [BLOCKS]
+    assert content(out) == content(whole(recipe))
+    assert not unfinished(out).exists()
+    theirs = json.loads((tmp_path / "whole" / "run.json").read_text())
+    ours = json.loads((out / "run.json").read_text())
+    for run in (ours, theirs):
+        for linear in run["linears"]:
+            del linear["seconds"]
+    assert ours["linears"] == theirs["linears"]
+    assert ours["sparsity"] == theirs["sparsity"]
+    assert result.masks.keys() == {f"{linear.name}.weight" for linear in result.linears}
+
+
+@pytest.mark.parametrize("recipe", ["wanda", "correction", "permuted"])
+def test_a_model_from_memory_goes_on_too(recipe, content, tokenizer, text, tmp_path):
+    out, recipe = tmp_path / "out", BASE | RECIPES[recipe]
+
+    def make():
+        return make_model("llama", num_hidden_layers=BLOCKS, head_dim=8)
+
+    with pytest.raises(StoppedError):
+        prune(make(), recipe, [text], tokenizer=tokenizer, out=out, on_event=stop_at("block", 3))
+    ours, theirs = make(), make()
+    result = prune(ours, recipe, [text], tokenizer=tokenizer, out=out)
+    prune(theirs, recipe, [text], tokenizer=tokenizer, out=tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+    assert result.model is ours
+    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
+
+
+def test_what_took_long_before_the_first_block_is_not_done_again(folder, whole, content, text, tmp_path):
+    out, recipe = tmp_path / "out", BASE | RECIPES["optimal"]
+    with pytest.raises(StoppedError):
+        prune(folder, recipe, [text], out=out, on_event=stop_at("errors", BLOCKS))
+    events = []
+    prune(folder, recipe, [text], out=out, on_event=events.append)
+    assert not [event for event in events if event.kind in ("gradients", "errors")]
+    assert content(out) == content(whole(recipe))
+
+
+def test_the_model_in_the_result_is_what_was_written(folder, text, tmp_path):
+    result = prune(folder, BASE, [text], out=tmp_path / "out")
+    written = load_model(tmp_path / "out").model
+    assert all(torch.equal(tensor, written.state_dict()[name]) for name, tensor in result.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"sparsity": 0.6}, r"recipe\.sparsity(.|\n)*0\.5(.|\n)*0\.6"),
+        ({"seed": 1, "damping": None}, r"recipe\.seed(.|\n)*calibration\.sample_ids"),
+        ({"score": "ria"}, r"recipe\.score(.|\n)*wanda(.|\n)*ria"),
+    ],
+)
+def test_another_recipe_is_refused_and_its_field_named(change, field, folder, text, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=stop_at("block", 1))
+    with pytest.raises(TrimPruneError, match=rf"differs in {field}(.|\n)*--no-resume"):
+        prune(folder, BASE | change, [text], out=out)
+    events = []
+    prune(folder, BASE, [text], out=out, on_event=events.append)
+    assert any(event.kind == "resumed" for event in events)
+
+
+def touch(folder, text):
+    file = sorted(folder.glob("*.safetensors"))[1]
+    file.write_bytes(file.read_bytes())
+    return [text]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [(touch, r"model\.model-00002"), (lambda folder, text: [text[::-1]], r"calibration\.tokens")],
+    ids=["model", "text"],
+)
+def test_other_files_are_refused_and_named(change, field, folder, text, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=stop_at("block", 1))
+    other = change(folder, text)
+    with pytest.raises(TrimPruneError, match=f"differs in {field}"):
+        prune(folder, BASE, other, out=out)
+
+
+def test_begin_anew_forgets_what_was_done(folder, whole, content, text, tmp_path):
+    out, events = tmp_path / "out", []
+    with pytest.raises(StoppedError):
+        prune(folder, BASE | {"seed": 3}, [text], out=out, on_event=stop_at("block", 2))
+    prune(folder, BASE, [text], out=out, resume=False, on_event=events.append)
+    assert not [event for event in events if event.kind == "resumed"]
+    assert content(out) == content(whole({}))
+
+
+def test_an_interrupted_run_says_how_to_go_on(folder, text, tmp_path):
+    out, events = tmp_path / "out", []
+
+    def interrupt(event):
+        events.append(event)
+        if event.kind == "block" and event.data["block"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(folder, BASE, [text], out=out, on_event=interrupt)
+    assert events[-1].kind == "warning"
+    assert f"2 of {BLOCKS} blocks are done and kept in {unfinished(out)}" in events[-1].data["message"]
+    assert "the same command goes on from there" in events[-1].data["message"]
+
+
+def test_a_run_that_stops_before_anything_is_done_leaves_nothing(folder, text, tmp_path, leftovers):
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=tmp_path / "out", on_event=stop_at("calibration", 1))
+    assert leftovers(tmp_path, "model") == []
+
+
+def damage(kind, run):
+    shards = Shards(run / "model", weight_files(run / "model"))
+    key = next(name for name in shards.places if "layers.1.mlp.up_proj" in name)
+    place = shards.places[key]
+    file = run / "model" / place.file
+    if kind == "a bit":
+        content = bytearray(file.read_bytes())
+        content[place.begin + 3] ^= 1
+        file.write_bytes(content)
+    elif kind == "a truncated shard":
+        file.write_bytes(file.read_bytes()[: place.end - 10])
+    elif kind == "a missing shard":
+        file.unlink()
+    elif kind == "the masks":
+        (run / "model" / "masks.safetensors").write_bytes(b"")
+    elif kind == "the states":
+        (run / "states-3.safetensors").write_bytes(b"nothing")
+    elif kind == "a line":
+        journal = run / "journal.jsonl"
+        journal.write_bytes(journal.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("a bit", 1),
+        ("a truncated shard", 1),
+        ("a missing shard", 1),
+        ("the masks", None),
+        ("the states", 3),
+        ("a line", 2),
+    ],
+)
+def test_what_was_damaged_is_done_again(kind, left, folder, whole, content, text, tmp_path):
+    out, events = tmp_path / "out", []
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=stop_at("block", 3))
+    damage(kind, unfinished(out))
+    prune(folder, BASE, [text], out=out, on_event=events.append)
+    assert [event.data["blocks_done"] for event in events if event.kind == "resumed"] == ([left] if left else [])
+    assert content(out) == content(whole({}))
+
+
+def test_two_runs_do_not_write_one_output(folder, text, tmp_path):
+    out = tmp_path / "out"
+
+    def begin_another(event):
+        if event.kind == "block":
+            with pytest.raises(TrimPruneError, match="another run writes this output"):
+                prune(folder, BASE, [text], out=out)
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=begin_another)
+    assert prune(folder, BASE, [text], out=out).out == out
