@@ -18,7 +18,7 @@ from trim_kernels import unpack_bits
 from ..errors import TrimPruneError
 from ..permutation import Move
 from ..results import LinearResult
-from .load import INDEX_FILE, SINGLE_FILE, LoadedModel
+from .load import INDEX_FILE, SINGLE_FILE, STRUCTURE_FILE, LoadedModel
 
 MASK_FILE = "masks.safetensors"
 MASK_FORMAT = "trim-prune-masks"
@@ -37,6 +37,7 @@ COPIED = (
     "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",
+    STRUCTURE_FILE,
     "*.py",
     "LICENSE*",
     "NOTICE*",
