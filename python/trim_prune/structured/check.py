@@ -38,7 +38,7 @@ def check_written(model: Any, tokens: Tensor, folder: Path) -> Check:
     Raises:
         TrimPruneError: it does not load there, or is not the same model.
     """
-    logits = model(input_ids=tokens, use_cache=False).logits
+    logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
     dtype = next((name for name, type_ in DTYPES.items() if type_ == model.dtype), "auto")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with tempfile.TemporaryDirectory() as scratch:

@@ -90,11 +90,15 @@ def test_what_a_mode_cannot_hold_is_said_before_the_work(tokenizer, text):
         assert kinds.index("plan") < kinds.index("calibration")
         return [event.data["message"] for event in events if event.kind == "plan"]
 
-    assert notes("llama", "ragged") == ["mode ragged: each block gets its own size; load it with trim_prune.load"]
+    assert notes("llama", "ragged") == [
+        "mode ragged: each block gets its own size; load it with trim_prune.load",
+        "27227 of 32032 parameters are to stay; embeddings count, tied ones once",
+    ]
     assert any("no intercept there" in note for note in notes("llama", "masked"))
-    first, second = notes("gpt_neox", "uniform")
+    first, second, _, last = notes("gpt_neox", "uniform")
     assert "layer ratios cannot differ" in first
     assert "GPTNeoXConfig has no word for fewer heads" in second
+    assert last == "every block keeps 4 of 4 KV groups and 8 of 48 channels"
 
 
 def test_heads_may_stay(prune_tiny):
