@@ -22,7 +22,7 @@ from ..formats.masks import MASK_FILE, mask_metadata
 from ..permutation import Move
 from ..results import LinearResult
 from .discover import Block
-from .load import LoadedModel
+from .load import STRUCTURE_FILE, LoadedModel
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, make_file, weight_files
 
 COPIED = (
@@ -39,6 +39,7 @@ COPIED = (
     "additional_chat_templates/*.jinja",
     "preprocessor_config.json",
     "processor_config.json",
+    STRUCTURE_FILE,
     "*.py",
     "LICENSE*",
     "NOTICE*",

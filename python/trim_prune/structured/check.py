@@ -1,6 +1,6 @@
 """Whether a fresh process makes of a written folder the model that was in memory.
 
-Run as python -m trim_prune.structured.check FOLDER MODE DTYPE THREADS FILE: it loads the folder, computes the logits of
+Run as python -m trim_prune.structured.check FOLDER DTYPE THREADS FILE: it loads the folder, computes the logits of
 the tokens in FILE, and writes them beside it.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from ..errors import TrimPruneError
 from ..models.load import DTYPES, load_model
 from .plan import count_parameters
-from .recipe import Mode
 from .results import Check
+from .save import is_ragged
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Share of the largest logit by which logits may differ; a model that is not the same differs by far more."""
@@ -32,19 +32,19 @@ LOADED_BY = {True: "trim_prune.load", False: "transformers.AutoModelForCausalLM"
 
 
 @torch.no_grad()
-def check_written(model: Any, tokens: Tensor, folder: Path, mode: Mode) -> Check:
+def check_written(model: Any, tokens: Tensor, folder: Path) -> Check:
     """Load the folder in a process of its own, and compare logits and the count of parameters.
 
     Raises:
         TrimPruneError: it does not load there, or is not the same model.
     """
-    logits = model(input_ids=tokens, use_cache=False).logits
+    logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
     dtype = next((name for name, type_ in DTYPES.items() if type_ == model.dtype), "auto")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "tokens.safetensors"
         save_file({"tokens": tokens.contiguous()}, file)
-        arguments = [str(folder), mode, dtype, str(torch.get_num_threads()), str(file)]
+        arguments = [str(folder), dtype, str(torch.get_num_threads()), str(file)]
         done = subprocess.run(
             [sys.executable, "-m", __name__, *arguments],
             capture_output=True,
@@ -61,7 +61,7 @@ def check_written(model: Any, tokens: Tensor, folder: Path, mode: Mode) -> Check
         raise _other(f"{count_parameters(model)} parameters", str(found["parameters"]))
     if not difference <= tolerance:
         raise _other(f"logits within {tolerance} of the largest", f"{difference:.3g}")
-    return Check(LOADED_BY[mode == "ragged"], found["parameters"], difference)
+    return Check(LOADED_BY[is_ragged(folder)], found["parameters"], difference)
 
 
 def _beside(file: Path) -> Path:
@@ -78,12 +78,12 @@ def _other(expected: str, got: str) -> TrimPruneError:
 
 
 @torch.no_grad()
-def main(folder: str, mode: str, dtype: str, threads: str, file: str) -> None:
+def main(folder: str, dtype: str, threads: str, file: str) -> None:
     """What the fresh process does."""
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(int(threads))
-    if mode == "ragged":
+    if is_ragged(Path(folder)):
         model: Any = load_model(folder, dtype=dtype, device="cpu").model
     else:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)

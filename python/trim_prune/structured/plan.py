@@ -80,16 +80,29 @@ def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     parameters = count_parameters(model)
     cap = CAP if recipe.cap is None else recipe.cap
     limits = Limits(cap, (recipe.head_share or 1.0) if heads else 0.0, added, parameters)
-    plan = Plan(model, recipe, device, blocks, parts, limits, None, None, tuple(notes))
+    wanted = None
+    if recipe.kept_share is not None:
+        stay = round(recipe.kept_share * parameters)
+        wanted = parameters - stay
+        notes.append(f"{stay} of {parameters} parameters are to stay; embeddings count, tied ones once")
+    counts = _even_counts(recipe, parts, wanted, limits)
+    if counts is not None:
+        kept = [f"{part.units - counts[part]} of {part.units} {UNITS[part.kind]}" for part in parts[0]]
+        notes.append(f"every block keeps {' and '.join(kept)}")
+    elif wanted is not None:
+        _refuse_beyond(recipe, parts, wanted, limits)
+    return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
+
+
+def _even_counts(
+    recipe: StructuredRecipe, parts: list[BlockParts], wanted: int | None, limits: Limits
+) -> Counts | None:
+    """How many units go from each part, where that is known before anything is measured."""
     if recipe.sizes is not None:
-        return replace(plan, counts=_sized(recipe.sizes, parts, limits))
-    assert recipe.kept_share is not None
-    wanted = parameters - round(recipe.kept_share * parameters)
-    if recipe.mode == "uniform":
-        multiple = MULTIPLE if recipe.multiple is None else recipe.multiple
-        return replace(plan, wanted=wanted, counts=divide_evenly(parts, wanted, limits, multiple))
-    _refuse_beyond(plan, wanted)
-    return replace(plan, wanted=wanted)
+        return _sized(recipe.sizes, parts, limits)
+    if recipe.mode != "uniform" or wanted is None:
+        return None
+    return divide_evenly(parts, wanted, limits, MULTIPLE if recipe.multiple is None else recipe.multiple)
 
 
 def refuse_few_tokens(plan: Plan, tokens: int) -> None:
@@ -157,18 +170,17 @@ def _sized(sizes: Sizes, parts: list[BlockParts], limits: Limits) -> Counts:
     return counts
 
 
-def _refuse_beyond(plan: Plan, wanted: int) -> None:
+def _refuse_beyond(recipe: StructuredRecipe, parts: list[BlockParts], wanted: int, limits: Limits) -> None:
     """Before the cosines are measured: no choice of that many blocks gives enough."""
-    recipe, limits = plan.recipe, plan.limits
-    able = sorted((sum(limits.of(part) * part.unit_parameters for part in each) for each in plan.parts), reverse=True)
-    most = sum(able[: cosine_blocks(plan)] if recipe.layers == "cosine" else able)
+    able = sorted((sum(limits.of(part) * part.unit_parameters for part in each) for each in parts), reverse=True)
+    most = sum(able[: cosine_blocks(recipe, len(parts))] if recipe.layers == "cosine" else able)
     if wanted > most:
         raise out_of_reach(wanted, most, limits)
 
 
-def cosine_blocks(plan: Plan) -> int:
-    """How many blocks cosine layers may take from."""
-    return max(1, round(plan.recipe.cosine.blocks * len(plan.blocks)))
+def cosine_blocks(recipe: StructuredRecipe, blocks: int) -> int:
+    """How many of the blocks cosine layers may take from."""
+    return max(1, round(recipe.cosine.blocks * blocks))
 
 
 @torch.no_grad()

@@ -93,7 +93,7 @@ def _write(
         with timings.phase("write"):
             write_smaller(loaded, plan.parts, plan.recipe.mode, folder)
         with timings.phase("check"):
-            check = check_written(loaded.model, prompt, folder, plan.recipe.mode)
+            check = check_written(loaded.model, prompt, folder)
         result = replace(result, check=check)
         write_facts(describe(result, _figures(result), loaded, calibration, str(plan.device)), folder)
     return result

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..models.load import LoadedModel
+from ..models.load import STRUCTURE_FILE, LoadedModel
 from ..models.output import copy_companions, save_companions, save_weights
 from .parts import BlockParts
 from .ragged import write_structure
@@ -36,8 +36,14 @@ def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, 
         config = (folder / CONFIG_FILE).read_bytes()
         copy_companions(source, folder)
         (folder / CONFIG_FILE).write_bytes(config)
-    if mode == "ragged":
+    (folder / STRUCTURE_FILE).unlink(missing_ok=True)
+    if mode != "uniform" and (mode == "ragged" or is_ragged(source)):
         write_structure(parts, folder)
+
+
+def is_ragged(folder: Path | None) -> bool:
+    """Whether a model folder holds blocks that differ in size."""
+    return folder is not None and (folder / STRUCTURE_FILE).is_file()
 
 
 def _stored_dtype(source: Path, computed: torch.dtype) -> torch.dtype:

@@ -21,6 +21,7 @@ def tokens_per_second(model: Any, prompt: Tensor, tokens: int = TOKENS, seconds:
 
     One over the median time of a token; the prompt and the first token after it are not counted.
     """
+    prompt = prompt.to(next(model.parameters()).device)
     with evaluation_mode(model):
         output = model(input_ids=prompt, use_cache=True)
         times: list[float] = []

@@ -74,7 +74,7 @@ def _counts(plan: Plan, found: Sequence[float] | None) -> Counts:
         return plan.counts
     recipe = plan.recipe
     if found is not None:
-        shares = by_cosine(found, cosine_blocks(plan), recipe.cosine.temperature)
+        shares = by_cosine(found, cosine_blocks(recipe, len(plan.blocks)), recipe.cosine.temperature)
     elif recipe.layers == "table":
         shares = by_table(recipe.table, plan.blocks)
     else:
@@ -87,12 +87,8 @@ def _prune_part(plan: Plan, part: Part, count: int, states: States, timings: Tim
     start, recipe = time.perf_counter(), plan.recipe
     # Of heads there are few, and their outputs are compared by differences of large sums.
     dtype = torch.float64 if part.heads else torch.float32
-    weight, measured = part.weight.to(dtype), None
-    if states.hidden:
-        with timings.phase("forward"):
-            moments, energy = measure(states, part)
-        inputs = Inputs(moments.mean.to(dtype), moments.covariance(dtype), moments.tokens)
-        measured = Measured(inputs, energy.sqrt())
+    weight = part.weight.to(dtype)
+    measured = _measured(part, states, dtype, timings) if states.hidden else None
     with timings.phase("search"):
         kept = choose(part, weight, measured, count, recipe)
     with timings.phase("repair"):
@@ -116,6 +112,12 @@ def _prune_part(plan: Plan, part: Part, count: int, states: States, timings: Tim
         seconds=time.perf_counter() - start,
         steps=repaired.steps,
     )
+
+
+def _measured(part: Part, states: States, dtype: torch.dtype, timings: Timings) -> Measured:
+    with timings.phase("forward"):
+        moments, energy = measure(states, part)
+    return Measured(Inputs(moments.mean.to(dtype), moments.covariance(dtype), moments.tokens), energy.sqrt())
 
 
 def _facts(plan: Plan, block: int, done: Sequence[PartResult], seconds: float) -> dict[str, object]:
