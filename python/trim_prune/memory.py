@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -38,3 +41,29 @@ class PeakMemory:
         if phase is not None and risen:
             self.by_phase[phase] = self.by_phase.get(phase, {}) | risen
         self.peak = now
+
+
+class BodyPeak:
+    """The most memory in use at one time in the body of a ``with``: bytes on the GPU, or of the whole process.
+
+    Begins by resetting the peak of the device or, on Linux, of the process. ``bytes`` is None where that is not
+    possible.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.bytes: int | None = None
+
+    def __enter__(self) -> BodyPeak:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self.device)
+        elif os.access("/proc/self/clear_refs", os.W_OK):
+            self.bytes = peaks()["process"]

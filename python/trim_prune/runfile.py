@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,6 +16,7 @@ from trim_kernels.machine import machine
 
 from .calibration.tokens import Calibration
 from .events import to_json
+from .files import write_atomically
 from .models.load import LoadedModel
 from .output_error import error_inputs
 from .recipe import Recipe
@@ -99,6 +101,19 @@ def describe(
         "versions": versions(),
         "machine": machine(device),
     }
+
+
+def add_evaluations(folder: Path, evaluations: list[dict[str, Any]]) -> None:
+    """Add to the run.json of a folder; what was measured before of the same by the same protocol is replaced."""
+    file = folder / RUN_FILE
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    new = [_identity(evaluation) for evaluation in evaluations]
+    before = [evaluation for evaluation in facts.get("evaluations", []) if _identity(evaluation) not in new]
+    write_atomically(file, to_json(facts | {"evaluations": [*before, *evaluations]}, indent=2) + "\n")
+
+
+def _identity(evaluation: dict[str, Any]) -> tuple[Any, ...]:
+    return evaluation["kind"], evaluation["of"], evaluation["protocol"]
 
 
 def versions() -> dict[str, str]:

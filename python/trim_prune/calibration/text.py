@@ -17,12 +17,13 @@ TextSource = str | Path | Sequence[str]
 class Text:
     """Documents, and a name for them that tells exactly which they are.
 
-    ``endless``: a remote dataset, read only as far as needed.
+    ``endless``: a remote dataset, read only as far as needed. ``split``: of the dataset, if the text is of one.
     """
 
     name: str
     documents: Iterable[str]
     endless: bool = False
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _from_dataset(name: str, split: str) -> Text:
     except Exception as error:
         raise _unreachable(name, chosen.file, error) from error
     documents = _stream(name, chosen.file, first, stream)
-    return Text(f"{name}:{split} ({chosen.file})", islice(documents, chosen.documents), endless=True)
+    return Text(f"{name}:{split} ({chosen.file})", islice(documents, chosen.documents), endless=True, split=split)
 
 
 def _stream(name: str, file: str, first: dict[str, str], rest: Iterator[dict[str, str]]) -> Iterator[str]:

@@ -16,3 +16,10 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     # The bar over the tensors of a GGUF file asks neither of the two.
     gguf_reader.tqdm = functools.partial(gguf_reader.tqdm, disable=True)  # type: ignore[attr-defined]
+
+
+def quiet_harness() -> None:
+    """No bar of lm-evaluation-harness while it builds its questions; ours tells how far it is with the answers."""
+    from lm_eval.api import task
+
+    task.tqdm = functools.partial(task.tqdm, disable=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ WINDOWS_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Perplexity:
-    """A perplexity and the protocol that it belongs to; figures of unlike protocols cannot be compared."""
+    """A perplexity and the protocol that it belongs to; figures of unlike protocols cannot be compared.
+
+    ``text_sha256``: of the text that was tokenised; ``tokens_sha256``: of the token ids in the windows, as int64.
+    """
 
     perplexity: float
     tokens: int
@@ -33,6 +37,25 @@ class Perplexity:
     seqlen: int
     bos: str
     data: str
+    split: str | None
+    dtype: str
+    text_sha256: str
+    tokens_sha256: str
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """Everything but the figure."""
+        return {
+            "data": self.data,
+            "split": self.split,
+            "text_sha256": self.text_sha256,
+            "tokens": self.tokens,
+            "seqlen": self.seqlen,
+            "windows": self.windows,
+            "bos": self.bos,
+            "dtype": self.dtype,
+            "tokens_sha256": self.tokens_sha256,
+        }
 
 
 def evaluate(
@@ -83,7 +106,8 @@ def perplexity(
             fix=f"--seqlen {context}",
         )
     text = text if isinstance(text, Text) else open_text(text, held_out=True)
-    ids = tokenizer("\n\n".join(text.documents), verbose=False)["input_ids"]
+    joined = "\n\n".join(text.documents)
+    ids = tokenizer(joined, verbose=False)["input_ids"]
     count = len(ids) // seqlen if max_windows is None else min(len(ids) // seqlen, max_windows)
     if count == 0:
         raise TrimPruneError(
@@ -114,6 +138,10 @@ def perplexity(
         seqlen=seqlen,
         bos="BOS once at the start" if ids[0] == tokenizer.bos_token_id else "no BOS",
         data=text.name,
+        split=text.split,
+        dtype=str(next(model.parameters()).dtype).removeprefix("torch."),
+        text_sha256=hashlib.sha256(joined.encode()).hexdigest(),
+        tokens_sha256=hashlib.sha256(windows.numpy().tobytes()).hexdigest(),
     )
 
 

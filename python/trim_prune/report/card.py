@@ -34,7 +34,7 @@ def model_card(run: Run, derived: Mapping[str, Any]) -> str:
     facts, sparsity = run.facts, run.facts["sparsity"]
     head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if facts["hub_id"]:
-        head |= {"base_model": facts["hub_id"], "base_model_relation": "finetune"}
+        head["base_model"] = facts["hub_id"]
     if facts["license"]:
         head["license"] = facts["license"]
     head["tags"] = ["pruned", "sparse", "trim-prune"]

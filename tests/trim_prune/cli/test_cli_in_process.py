@@ -33,7 +33,7 @@ def recipes(tmp_path):
     return files
 
 
-@pytest.mark.parametrize("command", ["prune", "evaluate", "demo"])
+@pytest.mark.parametrize("command", ["prune", "evaluate", "report", "compare", "demo"])
 def test_help_teaches_every_option(command):
     result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert result.exit_code == 0
@@ -49,7 +49,9 @@ def test_help_teaches_every_option(command):
             "--overwrite",
             "Examples",
         ],
-        "evaluate": ["--data", "--seqlen", "--max-windows", "--json", "Examples"],
+        "evaluate": ["--data", "--seqlen", "--max-windows", "--tasks", "--speed", "--against", "--json", "Examples"],
+        "report": ["report.html", "Example"],
+        "compare": ["--out", "Example"],
         "demo": ["--gguf", "no network"],
     }
     plain = re.sub(r"\x1b\[[0-9;]*m", "", result.output)
@@ -152,23 +154,24 @@ def test_evaluate_prints_the_perplexity_and_its_protocol(invoke, llama_folder, t
     code, printed, _ = invoke("evaluate", llama_folder, "--data", text_file, "--seqlen", 32)
     expected = evaluate(llama_folder, text_file, seqlen=32)
     assert code == 0
-    assert printed.splitlines() == [
-        f"perplexity {expected.perplexity:.2f}",
-        f"data       {text_file}",
-        f"tokens     {187 * 32} (187 windows)",
-        "seqlen     32",
-        "BOS rule   BOS once at the start",
-    ]
+    title, figure, protocol = printed.splitlines()
+    assert title == "Perplexity (lower is better)"
+    assert figure.split() == ["perplexity", f"{expected.perplexity:.2f}"]
+    assert protocol == (
+        f"  Protocol: data {text_file}, text sha256 {expected.text_sha256[:12]}, tokens {187 * 32}, seqlen 32, "
+        f"windows 187, bos BOS once at the start, dtype float32, tokens sha256 {expected.tokens_sha256[:12]}."
+    )
 
 
 def test_evaluate_prints_one_json_object(invoke, llama_folder, text_file):
     options = ["--seqlen", 32, "--max-windows", 3, "--device", "cpu", "--dtype", "float32", "--json"]
     code, printed, _ = invoke("evaluate", llama_folder, "--data", text_file, *options)
     assert code == 0
-    found = json.loads(printed)
-    assert found["perplexity"] == evaluate(llama_folder, text_file, seqlen=32, max_windows=3).perplexity
-    assert (found["windows"], found["tokens"], found["seqlen"]) == (3, 96, 32)
-    assert set(found) == {"perplexity", "windows", "tokens", "seqlen", "bos", "data"}
+    (found,) = json.loads(printed)["evaluations"]
+    expected = evaluate(llama_folder, text_file, seqlen=32, max_windows=3)
+    assert found["results"] == {"perplexity": expected.perplexity}
+    assert found["protocol"] == expected.protocol
+    assert (found["kind"], found["of"], found["model"]) == ("perplexity", "dense", str(llama_folder))
 
 
 @pytest.mark.parametrize(
@@ -178,8 +181,9 @@ def test_evaluate_prints_one_json_object(invoke, llama_folder, text_file):
         (["--seqlen", 32, "--dtype", "flaot16"], "did you mean 'float16'"),
         (["--seqlen", 32, "--device", "toaster"], "device 'toaster' cannot be used"),
         (["--seqlen", 32, "--max-windows", 0], "--max-windows"),
+        (["--limit", 3], "a limit or a folder for tasks, and no tasks"),
     ],
-    ids=["context", "dtype", "device", "windows"],
+    ids=["context", "dtype", "device", "windows", "no tasks"],
 )
 def test_evaluate_refuses_bad_input(options, message, invoke, llama_folder, text_file):
     code, printed, errors = invoke("evaluate", llama_folder, "--data", text_file, *options)
@@ -187,6 +191,13 @@ def test_evaluate_refuses_bad_input(options, message, invoke, llama_folder, text
     assert printed == ""
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_evaluate_without_anything_to_measure_says_what_there_is(invoke, llama_folder):
+    code, _, errors = invoke("evaluate", llama_folder)
+    assert code == 2
+    assert "nothing to measure" in errors
+    assert "--data TEXT, --tasks NAME,NAME or --speed" in errors
 
 
 def test_the_demo_without_its_model_says_what_to_install(invoke, monkeypatch):

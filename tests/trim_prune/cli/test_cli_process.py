@@ -25,7 +25,7 @@ def test_a_pruned_model_is_evaluated_by_its_folder(trim_prune_command, llama_fol
     assert [line.split()[0] for line in pruned.stderr.splitlines()] == ["load", "prune", "block", "block", "write"]
     evaluated = trim_prune_command("evaluate", out, "--data", text_file, "--seqlen", 32)
     assert evaluated.returncode == 0, evaluated.stderr
-    assert evaluated.stdout.startswith("perplexity ")
+    assert evaluated.stdout.startswith("Perplexity ")
 
 
 def test_bad_input_gives_a_message_and_no_traceback(trim_prune_command, llama_folder, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from tokenizers import processors
 
 from trim_prune import TrimPruneError, evaluate, perplexity
 from trim_prune.evaluation import perplexity as module
+from trim_prune.evaluation.protocol import differences
 
 
 @torch.no_grad()
@@ -90,6 +92,21 @@ def test_a_hopeless_model_has_a_finite_perplexity(tokenizer, text):
     model = make_model("llama")
     model.lm_head.weight.data.mul_(1e6)
     assert perplexity(model, tokenizer, [text], seqlen=16).perplexity == pytest.approx(math.exp(700))
+
+
+def test_the_protocol_tells_the_text_and_the_tokens_apart(tokenizer, text):
+    model = make_model("llama")
+    found = perplexity(model, tokenizer, [text[:200]], seqlen=16)
+    ids = torch.tensor(tokenizer(text[:200])["input_ids"])[: found.tokens]
+    assert found.text_sha256 == hashlib.sha256(text[:200].encode()).hexdigest()
+    assert found.tokens_sha256 == hashlib.sha256(ids.numpy().tobytes()).hexdigest()
+    assert found.dtype == "float32"
+    longer = perplexity(model, tokenizer, [text[:201]], seqlen=16)
+    assert differences(found.protocol, longer.protocol) == [
+        f"text sha256 {found.text_sha256[:12]} and {longer.text_sha256[:12]}"
+    ]
+    half = perplexity(make_model("llama", dtype=torch.bfloat16), tokenizer, [text[:200]], seqlen=16)
+    assert differences(found.protocol, half.protocol) == ["dtype float32 and bfloat16"]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -1,0 +1,115 @@
+"""trim-prune compare: unlike models and unlike protocols are told apart."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from trim_kernels import pack_bits, unpack_bits
+from trim_prune import prune
+from trim_prune.report.compare import compare_runs
+from trim_prune.report.overlap import overlap
+
+PROTOCOL = {"data": "a.txt", "text_sha256": "12" * 32, "seqlen": 512}
+
+
+def measured(value, **changes):
+    protocol, results = PROTOCOL | changes, {"perplexity": value}
+    return {"kind": "perplexity", "of": "pruned", "model": "m", "protocol": protocol, "results": results}
+
+
+@given(st.integers(1, 4), st.integers(1, 19), st.integers(0, 99))
+def test_an_overlap_is_what_both_prune_of_what_either_does(rows, columns, seed):
+    generator = torch.Generator().manual_seed(seed)
+    ours, theirs = (torch.rand(rows, columns, generator=generator) < 0.5 for _ in range(2))
+    either = int((~ours | ~theirs).sum())
+    expected = int((~ours & ~theirs).sum()) / either if either else None
+    assert overlap(pack_bits(ours), pack_bits(theirs), columns) == expected
+    assert overlap(pack_bits(ours), pack_bits(ours), columns) in (1.0, None)
+
+
+def test_the_masks_of_two_runs_are_compared_linear_by_linear(runs):
+    comparison = compare_runs([runs / "trim", runs / "best"])
+    ours, theirs = (load_file(runs / name / "masks.safetensors") for name in ("trim", "best"))
+    found = comparison["overlaps"]["best"]
+    assert found.keys() == {name.removesuffix(".weight") for name in ours}
+    for linear in json.loads((runs / "trim" / "run.json").read_text())["linears"]:
+        name, columns = linear["name"], linear["shape"][1]
+        first, second = (~unpack_bits(masks[f"{name}.weight"], columns) for masks in (ours, theirs))
+        assert found[name] == pytest.approx(int((first & second).sum()) / int((first | second).sum()))
+
+
+def test_the_table_and_the_page_show_each_run(runs, tmp_path, invoke):
+    out = tmp_path / "compare.html"
+    code, printed, errors = invoke("compare", runs / "trim", runs / "best", runs / "nm", "--out", out)
+    assert (code, errors) == (0, "")
+    page = out.read_text(encoding="utf-8")
+    for name in ("trim", "best", "nm"):
+        assert name in page
+        assert name in printed
+    assert "keep 2 of 4" in page
+    assert page.count("<svg ") == 4
+    assert "<script" not in page
+    assert "Nothing was measured of all of them" in page
+
+
+def test_the_facts_are_json(runs, invoke):
+    code, printed, _ = invoke("compare", runs / "trim", runs / "nm", "--json")
+    assert code == 0
+    found = json.loads(printed)
+    assert [run["name"] for run in found["runs"]] == ["trim", "nm"]
+    assert [run["sparsity"] for run in found["runs"]] == [0.6, 0.5]
+
+
+def test_perplexities_of_one_protocol_stand_side_by_side(run_folder, invoke, tmp_path):
+    folders = [
+        run_folder("trim", evaluations=[measured(20.5, data="b.txt"), measured(1.0, seqlen=8)]),
+        run_folder("best", evaluations=[measured(10.25)]),
+    ]
+    code, printed, _ = invoke("compare", *folders, "--out", tmp_path / "compare.html")
+    assert code == 0
+    assert "20.50" in printed
+    assert "10.25" in printed
+    assert "not compared" not in printed
+    assert "1.00" not in (tmp_path / "compare.html").read_text()
+
+
+def test_perplexities_of_unlike_protocols_are_not_compared_and_the_difference_is_named(run_folder, invoke, tmp_path):
+    folders = [
+        run_folder("trim", evaluations=[measured(20.5)]),
+        run_folder("best", evaluations=[measured(10.25, seqlen=2048)]),
+    ]
+    code, printed, _ = invoke("compare", *folders, "--out", tmp_path / "compare.html")
+    reason = "The perplexities of trim and best are not compared: seqlen 512 and 2048."
+    page = (tmp_path / "compare.html").read_text()
+    assert code == 0
+    assert reason in printed
+    assert reason in page
+    for figure in ("20.50", "10.25"):
+        assert figure not in printed
+        assert figure not in page
+
+
+def test_unlike_models_are_refused(runs, tokenizer, text, tmp_path, invoke):
+    from tiny_models import make_model
+
+    base = {"sparsity": 0.5, "score": "magnitude", "rows": "uniform"}
+    prune(make_model("llama", intermediate_size=40), base, tokenizer=tokenizer, out=tmp_path / "narrow")
+    prune(make_model("opt"), base, tokenizer=tokenizer, out=tmp_path / "opt")
+    for name, message in (("narrow", "40 x 32 in narrow"), ("opt", "no such linear in opt")):
+        code, printed, errors = invoke("compare", runs / "trim", tmp_path / name)
+        assert (code, printed) == (2, "")
+        assert "the runs are of unlike models" in errors
+        assert message in errors
+
+
+def test_one_run_is_no_comparison_and_the_same_names_are_told_apart(runs, run_folder, invoke):
+    assert "two folders or more" in invoke("compare", runs / "trim")[2]
+    copy = run_folder("trim")
+    assert [run["name"] for run in compare_runs([runs / "trim", copy])["runs"]] == [str(runs / "trim"), str(copy)]
+    assert set(compare_runs([runs / "trim", copy])["overlaps"][str(copy)].values()) == {1.0}
