@@ -16,7 +16,7 @@ from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
 from .engine import make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
-from .events import EventLog, Events, Listener
+from .events import Event, EventLog, Events, Listener
 from .layers_file import write_layers
 from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
@@ -29,7 +29,7 @@ from .report.write import INSTALL, missing_packages, try_report
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
 from .runs.fingerprint import fingerprint
-from .runs.folder import run_folder
+from .runs.folder import Run, run_folder
 from .structured import StructuredRecipe, StructuredResult
 from .structured.run import prune_structure
 from .timing import Timings
@@ -114,7 +114,7 @@ def prune(
     with ExitStack() as stack:
         run = None if out is None else stack.enter_context(run_folder(Path(out), resume, events.warn))
         if run is not None:
-            stack.enter_context(_logged(events, run.model / EVENT_FILE))
+            stack.enter_context(_logged(events, run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
         events.emit("phase", name="load")
         with timings.phase("load"):
@@ -196,14 +196,20 @@ def _whole(recipe: AnyRecipe) -> bool:
 
 
 @contextmanager
-def _logged(events: Events, file: Path) -> Iterator[None]:
-    """Events inside this context are also lines of a file."""
-    log = EventLog(file)
-    events.listeners.append(log)
+def _logged(events: Events, run: Run) -> Iterator[None]:
+    """Events inside this context are also lines of a file of the output."""
+    with write_errors(run.out):
+        log = EventLog(run.model / EVENT_FILE)
+
+    def note(event: Event) -> None:
+        with write_errors(run.out):
+            log(event)
+
+    events.listeners.append(note)
     try:
         yield
     finally:
-        events.listeners.remove(log)
+        events.listeners.remove(note)
         log.close()
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from trim_kernels import unpack_bits
 from trim_kernels.precision import full_float32
 
+from .activations import keeper
 from .budget import Budget
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
@@ -204,7 +206,7 @@ def walk(
     if plan.budgets is None and not budget.needs_text:
         plan = _divided(plan, timings, {})
     with evaluation_mode(plan.model):
-        capture, states = _capture(plan, calibration, events, timings)
+        capture, states = _capture(plan, calibration, events, timings, None if run is None else run.folder)
         if plan.recipe.gradient_sequences:
             assert capture is not None
             assert calibration is not None
@@ -307,18 +309,23 @@ def sparsity_figures(plan: Plan, results: Sequence[LinearResult]) -> Sparsity:
 
 
 def _capture(
-    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings
+    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, folder: Path | None
 ) -> tuple[Capture | None, States]:
     captured: list[Captured] = []
-    capture = None
+    capture = keep = None
+    paired = "drift" in plan.recipe.needs
     if calibration is not None:
         batches = calibration.batches(plan.recipe.batch_size)
         with timings.phase("capture"):
             capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):
-                captured.append(capture(batch, captured[-1] if captured else None))
+                found = capture(batch, captured[-1] if captured else None)
+                if keep is None:
+                    size = found.hidden[0].numel() * found.hidden.element_size() * len(calibration.token_ids)
+                    keep = keeper(size * (2 if paired else 1), plan.device, found.hidden.device, folder)
+                captured.append(replace(found, hidden=keep(found.hidden)))
                 events.emit("calibration", batch=number, batches=len(batches))
-    return capture, (PairedStates if "drift" in plan.recipe.needs else States)(captured, plan.device)
+    return capture, (PairedStates if paired else States)(captured, plan.device, keep)
 
 
 def _output_gradients(

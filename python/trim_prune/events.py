@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -65,6 +68,18 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
+def append_line(file: io.FileIO, text: str) -> int:
+    """Write a whole line at once, and return its length.
+
+    Raises:
+        OSError: the line, or the end of it, could not be written.
+    """
+    line = text.encode() + b"\n"
+    if file.write(line) != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return len(line)
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
@@ -74,13 +89,15 @@ def _finite(value: Any) -> Any:
 
 
 class EventLog:
-    """Appends one JSON object a line to a file."""
+    """Appends one JSON object a line to a file; a last line that a crash cut short goes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._file = path.open("a+b", buffering=0)
+        self._file.seek(0)
+        self._file.truncate(self._file.read().rfind(b"\n") + 1)
 
     def __call__(self, event: Event) -> None:
-        self._file.write(to_json({"time": event.time, "event": event.kind, **event.data}) + "\n")
+        append_line(self._file, to_json({"time": event.time, "event": event.kind, **event.data}))
 
     def close(self) -> None:
         """Close the file."""

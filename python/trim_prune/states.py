@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .activations import Keep
 from .calibration.statistics import Collector
 from .models.capture import Call, Captured
 from .models.discover import Block
 
 
 class States:
-    """Runs one block at a time on every batch: ``hidden[i]`` is what enters it, ``calls[i]`` its other arguments."""
+    """Runs one block at a time on every batch: ``hidden[i]`` is what enters it, ``calls[i]`` its other arguments.
 
-    def __init__(self, captured: Sequence[Captured], device: torch.device) -> None:
-        self.device = device
+    ``keep``: puts an output where it waits for the next block; None: where the input waited.
+    """
+
+    def __init__(self, captured: Sequence[Captured], device: torch.device, keep: Keep | None = None) -> None:
+        self.device, self.keep = device, keep
         self.hidden = [batch.hidden for batch in captured]
         self.calls: list[tuple[Call, ...]] = [batch.calls for batch in captured]
 
@@ -49,7 +53,7 @@ class States:
 
     def restore(self, tensors: Sequence[Tensor]) -> None:
         """Go on with what :meth:`tensors` gave to another run."""
-        self.hidden = [kept.to(hidden.device) for kept, hidden in zip(tensors, self.hidden, strict=True)]
+        self.hidden = [self._kept(tensor, hidden) for tensor, hidden in zip(tensors, self.hidden, strict=True)]
 
     def replay(self, block: Block, load: Callable[[], None]) -> None:
         """Go through a block that was pruned before; ``load`` gives it the weights that it had then."""
@@ -58,21 +62,25 @@ class States:
 
     def twin(self) -> States:
         """Plain states of their own at the same block, for a walk that leaves these as they are."""
-        twin = States([], self.device)
+        twin = States([], self.device, self.keep)
         twin.hidden, twin.calls = list(self.hidden), self.calls
         return twin
 
     def run(self, block: Block, module: nn.Module, index: int) -> Tensor:
-        """The output for one batch, where its hidden states lie."""
+        """The output for one batch, where hidden states wait."""
         hidden = self.hidden[index]
-        return self.calls[index][block.index].run(module, hidden.to(self.device), self.device).to(hidden.device)
+        entering = hidden.to(self.device, non_blocking=True)
+        return self._kept(self.calls[index][block.index].run(module, entering, self.device), hidden)
+
+    def _kept(self, output: Tensor, hidden: Tensor) -> Tensor:
+        return output.to(hidden.device) if self.keep is None else self.keep(output)
 
 
 class PairedStates(States):
     """Beside the hidden states of the pruned model those of the dense one, to compare the inputs of linears."""
 
-    def __init__(self, captured: Sequence[Captured], device: torch.device) -> None:
-        super().__init__(captured, device)
+    def __init__(self, captured: Sequence[Captured], device: torch.device, keep: Keep | None = None) -> None:
+        super().__init__(captured, device, keep)
         self._dense = self.twin()
         self._after: dict[int, Tensor] = {}
         self._module: nn.Module | None = None

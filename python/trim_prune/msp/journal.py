@@ -57,6 +57,7 @@ class SearchJournal:
         try:
             self._journal.add(entry)
         except OSError as error:
+            self.entries.append(entry)
             self.problem = str(error)
             self._journal = None
 

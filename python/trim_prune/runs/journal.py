@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ..events import to_json
+from ..events import append_line, to_json
 
 
 class Journal:
@@ -38,12 +37,10 @@ class Journal:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Note what has been found; it is on the disk afterwards."""
-        line = to_json(entry).encode() + b"\n"
-        self.entries.append(entry)
-        self._ends.append(self._ends[-1] + len(line))
-        if self._file.write(line) != len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        length = append_line(self._file, to_json(entry))
         os.fsync(self._file.fileno())
+        self.entries.append(entry)
+        self._ends.append(self._ends[-1] + length)
 
     def keep(self, entries: int) -> None:
         """Forget all entries but the first ones."""
