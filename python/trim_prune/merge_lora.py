@@ -13,8 +13,8 @@ from .errors import TrimPruneError
 from .formats.linears import names_in, read_stored
 from .formats.masks import MASK_FILE, Masks, count_bits, save_masks
 from .formats.sources import open_masks
-from .models.load import LoadedModel, Source, load_model
-from .models.save import copy_companions, write_model
+from .models.load import LoadedModel, load_model
+from .models.output import copy_companions, save_companions, save_weights
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .training import keep_zeros
 
@@ -59,8 +59,9 @@ def merge_lora(
     filled = _prune_again(merged, masks)
     with output_folder(out) as folder, write_errors(out):
         # From memory: an adapter may change any tensor, also those that no mask is of.
-        whole = replace(loaded, model=merged.to(stored), source=Source(loaded.source.name))
-        write_model(whole, {}, (), folder, lambda _: None)
+        whole = replace(loaded, model=merged.to(stored))
+        save_weights(whole.model, folder)
+        save_companions(whole, folder)
         if loaded.source.folder is not None:
             copy_companions(loaded.source.folder, folder)
         save_masks(masks, masks.shapes, folder / MASK_FILE)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-
 TELLING_TIMES = {"run.json", "events.jsonl", "report.json", "report.html", "README.md"}
 
 

@@ -114,7 +114,13 @@ def pruned(clock, folder, text, out, recipe) -> str:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    names = {path.name for path in folder.iterdir()} - {"run.json", "events.jsonl", "report.json", "report.html", "README.md"}
+    names = {path.name for path in folder.iterdir()} - {
+        "run.json",
+        "events.jsonl",
+        "report.json",
+        "report.html",
+        "README.md",
+    }
     return {name: (folder / name).read_bytes() for name in names}
 
 
