@@ -68,8 +68,8 @@ class Row:
 
     ``speed``: tokens per second when decoding, the most of several bursts; ``speedup``: times as many as the dense
     model, whose bursts take turns with them. ``seconds`` of the prune without loading, measuring speed and judging;
-    ``memory``: the most bytes in use during it beyond the model. ``kv_groups`` and ``channels`` of each block. ``error``: of the outputs of all pruned parts in
-    mean, before and after repair.
+    ``memory``: the most bytes in use during it beyond the model. ``kv_groups`` and ``channels`` of blocks that lost
+    some. ``error``: of the outputs of all pruned parts in mean, before and after repair.
     """
 
     method: str

@@ -17,8 +17,8 @@ def table(content: dict[str, Any]) -> str:
         f"perplexity on {protocol['windows']} x {short} and {protocol['long_windows']} x {long} tokens of "
         f"{protocol['text']}, computed in {protocol['dtype']}; {content['threads']} threads.",
         "In brackets: times the dense perplexity. Speed: tokens a second when decoding, as a multiple of the dense "
-        "model in bursts that take turns. Error: mean square of what the outputs of pruned parts lack on the calibration "
-        "text, as a share, before and after repair. Memory: beyond the model.",
+        "model in bursts that take turns. Error: mean square of what the outputs of pruned parts lack on the "
+        "calibration text, as a share, before and after repair. Memory: beyond the model.",
     ]
     for params in sorted({row["params"] for row in rows}, reverse=True):
         chosen = [row for row in rows if row["params"] == params]
