@@ -23,7 +23,7 @@ from benchmarks.about import about
 from benchmarks.quality_file import Protocol, QualityFile, split
 from benchmarks.result_file import FOLDER, slug
 from benchmarks.structured_table import table
-from trim_prune import StructuredRecipe, StructuredResult, load_model, perplexity, prune
+from trim_prune import StructuredRecipe, StructuredResult, TrimPruneError, load_model, perplexity, prune
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model
 from trim_prune.models.capture import PROBE_TOKENS
@@ -101,7 +101,7 @@ def main(
         list[str] | None, typer.Option(help="NAME={...}: one more method, its recipe as JSON; may be repeated.")
     ] = None,
     params: Annotated[str, typer.Option(help="Shares of the parameters that stay, comma between them.")] = "0.8,0.5",
-    samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 32,
+    samples: Annotated[str, typer.Option(help="Calibration sequences, comma between them.")] = "32",
     seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 128,
     windows: Annotated[int, typer.Option(help="Windows of 128 tokens that judge.")] = 32,
     long_windows: Annotated[int, typer.Option(help="Windows of 2048 tokens that judge.")] = 2,
@@ -113,9 +113,10 @@ def main(
 ) -> None:
     """Measure a grid of structured prunes."""
     machine = about("cpu")
-    amounts = {"samples": samples, "seqlen": seqlen, "batch_size": batch_size}
+    amounts = {"seqlen": seqlen, "batch_size": batch_size}
     wanted = [
-        (method, StructuredRecipe.build(choices | amounts | {"params": float(share)}))
+        (method, StructuredRecipe.build(choices | amounts | {"params": float(share), "samples": int(count)}))
+        for count in samples.split(",")
         for share in params.split(",")
         for method, choices in _chosen(methods, also or []).items()
     ]
@@ -145,7 +146,12 @@ def main(
             continue
         smaller = copy.deepcopy(loaded.model)
         before, start = peak_memory.start(), time.perf_counter()
-        result = prune(smaller, recipe, calibration, tokenizer=loaded.tokenizer)
+        try:
+            result = prune(smaller, recipe, calibration, tokenizer=loaded.tokenizer)
+        except TrimPruneError as error:
+            # Such as a regression that needs more tokens; the other rows do not.
+            console.print(f"{method}, {recipe.params:.0%}: {error}", highlight=False, markup=False)
+            continue
         seconds = time.perf_counter() - start - result.timings["speed"]
         memory = peak_memory.kilobytes("VmHWM") * 1024 - before
         found, long_found = judge(smaller)
@@ -170,9 +176,8 @@ def main(
             commit=str(machine["commit"]),
         )
         file.add(asdict(row))
-        console.print(
-            f"{method}, {recipe.params:.0%}: {found:.2f}, {long_found:.2f} ({seconds:.0f} s)", highlight=False
-        )
+        told = f"{method}, {recipe.params:.0%}, {recipe.samples} x {seqlen}"
+        console.print(f"{told}: {found:.2f}, {long_found:.2f} ({seconds:.0f} s)", highlight=False)
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
 
