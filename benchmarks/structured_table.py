@@ -9,7 +9,7 @@ PUBLISHED = {0.8: 1.26, 0.5: 3.0}
 
 
 def table(content: dict[str, Any]) -> str:
-    """One table for each share of the parameters that stays."""
+    """One table for each share of the parameters that stays and each number of calibration sequences."""
     protocol, rows = content["protocol"], content["rows"]
     short, long = protocol["window"], protocol["long_window"]
     lines = [
@@ -17,15 +17,17 @@ def table(content: dict[str, Any]) -> str:
         f"perplexity on {protocol['windows']} x {short} and {protocol['long_windows']} x {long} tokens of "
         f"{protocol['text']}, computed in {protocol['dtype']}; {content['threads']} threads.",
         "In brackets: times the dense perplexity. Speed: tokens a second when decoding, as a multiple of the dense "
-        "model measured just before. Error: mean square of what the outputs of pruned parts lack on the calibration "
-        "text, as a share, before and after repair. Memory: beyond the model.",
+        "model in bursts that take turns. Error: mean square of what the outputs of pruned parts lack on the "
+        "calibration text, as a share, before and after repair. Memory: beyond the model.",
     ]
-    for params in sorted({row["params"] for row in rows}, reverse=True):
-        chosen = [row for row in rows if row["params"] == params]
+    groups = {(row["params"], row["recipe"]["samples"]) for row in rows}
+    for params, samples in sorted(groups, key=lambda group: (-group[0], group[1])):
+        chosen = [row for row in rows if (row["params"], row["recipe"]["samples"]) == (params, samples)]
         published = f" Published for LLaMA-7B: {PUBLISHED[params]:.2f} times." if params in PUBLISHED else ""
         lines += [
             "",
-            f"{1 - params:.0%} of the parameters removed.{published}",
+            f"{1 - params:.0%} of the parameters removed, calibrated on {samples} x {protocol['seqlen']} "
+            f"tokens.{published}",
             "",
             f"| method | perplexity, {short} | perplexity, {long} | parameters kept | KV groups | channels | error | "
             "speed | prune | memory |",

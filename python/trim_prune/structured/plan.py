@@ -14,9 +14,10 @@ from ..models.device import choose_device, evaluation_mode
 from ..models.discover import Block, find_blocks
 from .modes import MEANING, holds_fewer_heads, may_add_bias
 from .parts import UNITS, BlockParts, Part, find_parts
+from .ratios import Share, by_table
 from .recipe import Sizes, StructuredRecipe
 from .shrink import indices, keep_units
-from .target import CAP, MULTIPLE, Counts, Limits, divide_evenly, out_of_reach
+from .target import CAP, MULTIPLE, Counts, Limits, divide, divide_evenly, out_of_reach
 
 TOLERANCE = 1e-5
 """Share of the largest output by which outputs may differ: some modules of a float64 block compute in float32."""
@@ -29,7 +30,7 @@ class Plan:
     """What is known before the work.
 
     ``wanted``: how many parameters are to go; None if sizes say what stays. ``counts``: how many units go from each
-    part; None until layer ratios are known. ``notes``: what there is to say.
+    part; None until cosines are measured. ``notes``: what there is to say.
     """
 
     model: nn.Module
@@ -85,24 +86,27 @@ def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         stay = round(recipe.kept_share * parameters)
         wanted = parameters - stay
         notes.append(f"{stay} of {parameters} parameters are to stay; embeddings count, tied ones once")
-    counts = _even_counts(recipe, parts, wanted, limits)
-    if counts is not None:
+    counts = _known_counts(recipe, blocks, parts, wanted, limits)
+    if counts is not None and recipe.mode == "uniform":
         kept = [f"{part.units - counts[part]} of {part.units} {UNITS[part.kind]}" for part in parts[0]]
         notes.append(f"every block keeps {' and '.join(kept)}")
-    elif wanted is not None:
-        _refuse_beyond(recipe, parts, wanted, limits)
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
 
 
-def _even_counts(
-    recipe: StructuredRecipe, parts: list[BlockParts], wanted: int | None, limits: Limits
+def _known_counts(
+    recipe: StructuredRecipe, blocks: list[Block], parts: list[BlockParts], wanted: int | None, limits: Limits
 ) -> Counts | None:
-    """How many units go from each part, where that is known before anything is measured."""
+    """How many units go from each part; None where that depends on cosines that are yet to be measured."""
     if recipe.sizes is not None:
         return _sized(recipe.sizes, parts, limits)
-    if recipe.mode != "uniform" or wanted is None:
+    assert wanted is not None
+    if recipe.mode == "uniform":
+        return divide_evenly(parts, wanted, limits, MULTIPLE if recipe.multiple is None else recipe.multiple)
+    if recipe.layers == "cosine":
+        _refuse_beyond(recipe, parts, wanted, limits)
         return None
-    return divide_evenly(parts, wanted, limits, MULTIPLE if recipe.multiple is None else recipe.multiple)
+    shares = by_table(recipe.table, blocks) if recipe.layers == "table" else [Share(1.0)] * len(blocks)
+    return divide(parts, shares, wanted, limits)
 
 
 def refuse_few_tokens(plan: Plan, tokens: int) -> None:
@@ -171,9 +175,9 @@ def _sized(sizes: Sizes, parts: list[BlockParts], limits: Limits) -> Counts:
 
 
 def _refuse_beyond(recipe: StructuredRecipe, parts: list[BlockParts], wanted: int, limits: Limits) -> None:
-    """Before the cosines are measured: no choice of that many blocks gives enough."""
+    """An error if no choice of as many blocks as cosine layers take gives enough."""
     able = sorted((sum(limits.of(part) * part.unit_parameters for part in each) for each in parts), reverse=True)
-    most = sum(able[: cosine_blocks(recipe, len(parts))] if recipe.layers == "cosine" else able)
+    most = sum(able[: cosine_blocks(recipe, len(parts))])
     if wanted > most:
         raise out_of_reach(wanted, most, limits)
 

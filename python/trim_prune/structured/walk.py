@@ -21,7 +21,7 @@ from .modes import may_add_bias
 from .moments import measure
 from .parts import Part
 from .plan import Plan, cosine_blocks
-from .ratios import Share, by_cosine, by_table, cosines
+from .ratios import by_cosine, cosines
 from .repair import Inputs, Repaired, repair
 from .results import PartResult
 from .shrink import indices, keep_units
@@ -39,11 +39,11 @@ def walk(
     """
     with evaluation_mode(plan.model):
         states = _states(plan, calibration, events, timings)
-        found = None
-        if plan.counts is None and plan.recipe.layers == "cosine":
+        found, counts = None, plan.counts
+        if counts is None:
             with timings.phase("forward"):
                 found = cosines(states, plan.blocks, events)
-        counts = _counts(plan, found)
+            counts = _counts(plan, found)
         results = []
         for block, parts in zip(plan.blocks, plan.parts, strict=True):
             start, done = time.perf_counter(), []
@@ -69,18 +69,10 @@ def _states(plan: Plan, calibration: Calibration | None, events: Events, timings
     return States(captured, plan.device)
 
 
-def _counts(plan: Plan, found: Sequence[float] | None) -> Counts:
-    if plan.counts is not None:
-        return plan.counts
-    recipe = plan.recipe
-    if found is not None:
-        shares = by_cosine(found, cosine_blocks(recipe, len(plan.blocks)), recipe.cosine.temperature)
-    elif recipe.layers == "table":
-        shares = by_table(recipe.table, plan.blocks)
-    else:
-        shares = [Share(1.0)] * len(plan.blocks)
+def _counts(plan: Plan, found: Sequence[float]) -> Counts:
     assert plan.wanted is not None
-    return divide(plan.parts, shares, plan.wanted, plan.limits)
+    blocks = cosine_blocks(plan.recipe, len(plan.blocks))
+    return divide(plan.parts, by_cosine(found, blocks, plan.recipe.cosine.temperature), plan.wanted, plan.limits)
 
 
 def _prune_part(plan: Plan, part: Part, count: int, states: States, timings: Timings) -> PartResult:

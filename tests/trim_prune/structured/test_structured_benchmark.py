@@ -9,7 +9,7 @@ import pytest
 from benchmarks import structured
 from benchmarks.structured_table import table
 
-AMOUNTS = {"params": "0.85", "samples": 8, "seqlen": 32, "windows": 4, "window": 16, "long_windows": 2}
+AMOUNTS = {"params": "0.85", "samples": "8", "seqlen": 32, "windows": 4, "window": 16, "long_windows": 2}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_every_method_is_measured_and_told(measure, tmp_path):
     assert errors["repair full"][1] < errors["SlimLLM"][1] < errors["SlimLLM"][0]
     told = (tmp_path / "structured.md").read_text()
     assert told == table(content)
-    assert "15% of the parameters removed." in told
+    assert "15% of the parameters removed, calibrated on 8 x 32 tokens." in told
     row = content["rows"][0]
     assert f"| SlimLLM | {row['perplexity']:.1f} ({row['ratio_to_dense']:.2f}) |" in told
 
@@ -56,6 +56,13 @@ def test_what_is_there_is_not_measured_again(measure, monkeypatch):
     assert second["rows"][0] == first["rows"][0]
     assert [row["method"] for row in second["rows"]] == ["magnitude", "Wanda", "mine"]
     assert [recipe.channels for recipe in pruned] == ["wanda", "feature"]
+
+
+def test_what_is_refused_is_said_and_the_rest_is_measured(measure, capsys):
+    content = measure("repair full;magnitude", samples="1,2")
+    found = [(row["method"], row["recipe"]["samples"]) for row in content["rows"]]
+    assert found == [("magnitude", 1), ("repair full", 2), ("magnitude", 2)]
+    assert "at least 48 tokens" in capsys.readouterr().out
 
 
 def test_an_unknown_method_is_refused_before_any_work(measure):

@@ -166,7 +166,11 @@ def test_a_model_out_of_reach_is_refused_before_anything_is_measured():
     model = make_model("llama")
     with pytest.raises(TrimPruneError, match=r"out of reach(.|\n)*at least \d+ of 32032 parameters stay"):
         make_plan(model, StructuredRecipe.build({"params": 0.55, "layers": "cosine", "cosine": {"blocks": 0.5}}))
-    assert make_plan(model, StructuredRecipe.build({"params": 0.65, "layers": "uniform"})).wanted == 32032 - 20821
+    found = make_plan(model, StructuredRecipe.build({"params": 0.65, "layers": "uniform"}))
+    assert found.wanted == 32032 - 20821
+    assert abs(removed(found.counts, found.limits) - found.wanted) <= 48
+    with pytest.raises(TrimPruneError, match="matches no block"):
+        make_plan(model, StructuredRecipe(params=0.9, layers="table", table=[{"match": "x", "ratio": 0.1}]))
 
 
 @pytest.mark.parametrize(
