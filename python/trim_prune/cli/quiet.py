@@ -19,7 +19,9 @@ def quiet_libraries() -> None:
 
 
 def quiet_harness() -> None:
-    """No bar of lm-evaluation-harness while it builds its questions; ours tells how far it is with the answers."""
+    """No bar of lm-evaluation-harness while it builds its questions, and no complaint where there is no git folder."""
+    from lm_eval import evaluator
     from lm_eval.api import task
 
     task.tqdm = functools.partial(task.tqdm, disable=True)
+    evaluator.get_git_commit_hash = lambda: None

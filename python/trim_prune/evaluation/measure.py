@@ -99,8 +99,8 @@ def keep(folder: Path, evaluations: list[dict[str, Any]], warn: Callable[[str], 
         return False
     try:
         add_evaluations(folder, evaluations)
-    except OSError as error:
-        warn(f"the results are not kept in {folder / RUN_FILE}: {error.strerror}")
+    except (OSError, ValueError) as error:
+        warn(f"the results are not kept in {folder / RUN_FILE}: {error}")
         return False
     try_report(folder, folder.absolute().name, warn)
     return True

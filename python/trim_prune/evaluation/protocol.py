@@ -11,6 +11,18 @@ NAMES_ONLY = ("data",)
 """Parts of a protocol that tell people where its text came from; digests say whether two texts are the same."""
 
 
+def label(name: str) -> str:
+    """What to call a part of a protocol in words."""
+    return "BOS rule" if name == "bos" else name.replace("_", " ")
+
+
+def shown(name: str, value: Any) -> str:
+    """A value of a protocol in words; digests by their first digits."""
+    if value is None:
+        return "none"
+    return str(value)[:12] if name.endswith("sha256") else str(value)
+
+
 def evaluation(
     kind: str, of: str, model: str, protocol: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -22,7 +34,7 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str
     """What is unlike in two protocols, in words; empty if their figures can be compared."""
     names = [name for name in {**first, **second} if name not in NAMES_ONLY]
     return [
-        f"{name.replace('_', ' ')} {_shown(name, first.get(name))} and {_shown(name, second.get(name))}"
+        f"{label(name)} {shown(name, first.get(name))} and {shown(name, second.get(name))}"
         for name in names
         if first.get(name) != second.get(name)
     ]
@@ -51,9 +63,3 @@ def shared(evaluations: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapp
 
 def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return first["kind"] == second["kind"] and not differences(first["protocol"], second["protocol"])
-
-
-def _shown(name: str, value: Any) -> str:
-    if value is None:
-        return "none"
-    return str(value)[:12] if name.endswith("sha256") else str(value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..evaluation.protocol import label, shown
 from .words import size
 
 TITLES = {"perplexity": "Perplexity (lower is better)", "task": "Zero-shot", "speed": "Speed and memory"}
@@ -48,13 +49,8 @@ def perplexities(evaluations: Sequence[Mapping[str, Any]]) -> tuple[float | None
 
 
 def protocol_words(protocol: Mapping[str, Any]) -> str:
-    """Every value of a protocol with its name; digests by their first digits."""
-    shown = {
-        name.replace("_", " "): str(value)[:12] if name.endswith("sha256") else value
-        for name, value in protocol.items()
-        if value is not None
-    }
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    """Every value of a protocol with its name."""
+    return ", ".join(f"{label(name)} {shown(name, value)}" for name, value in protocol.items() if value is not None)
 
 
 def figure_words(name: str, value: Any) -> str:

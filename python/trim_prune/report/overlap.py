@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor
 
 from trim_kernels import unpack_bits
 
-from ..formats.masks import MASK_FILE
+from .masks import open_masks
 from .run import Linear
 
 
@@ -19,7 +18,7 @@ def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, floa
     1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go.
     """
     found = {}
-    with safe_open(first / MASK_FILE, "pt") as ours, safe_open(second / MASK_FILE, "pt") as theirs:
+    with open_masks(first) as ours, open_masks(second) as theirs:
         for linear in linears:
             name = f"{linear['name']}.weight"
             found[linear["name"]] = overlap(ours.get_tensor(name), theirs.get_tensor(name), linear["shape"][1])

@@ -36,7 +36,7 @@ def report_page(run: Run, derived: Mapping[str, Any]) -> str:
         else "each kind of linear, and the whole block",
         error_note=ERROR_NOTE.format(ERROR_INPUTS.get(facts["output_error_inputs"])),
         quality_words=_quality_words(searched),
-        quality_note=f"{facts['recipe'].get('trim', {}).get('layer_metric', '')}, mean over the linears of each block",
+        quality_note=f"{facts['recipe'].get('trim', {}).get('layer_metric', 'quality')}, mean over a block's linears",
         fallbacks=[[linear["name"], "; ".join(linear["steps"])] for linear in run.linears if linear["steps"]],
         total_time=duration(sum(facts["seconds"].values())),
         **_memory(facts),

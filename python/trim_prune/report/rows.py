@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from trim_kernels import unpack_bits
 
-from ..formats.masks import MASK_FILE
+from .masks import open_masks
 from .run import Linear
 
 BINS = 50
@@ -21,7 +20,7 @@ BINS = 50
 def row_histograms(folder: Path, linears: Sequence[Linear]) -> dict[str, list[int]]:
     """By the name of the linear: how many of its rows lose a share of each bin."""
     found = {}
-    with safe_open(folder / MASK_FILE, "pt") as masks:
+    with open_masks(folder) as masks:
         for linear in linears:
             columns = linear["shape"][1]
             kept = unpack_bits(masks.get_tensor(f"{linear['name']}.weight"), columns).sum(dim=1)

@@ -97,7 +97,7 @@ def honest_words(facts: Mapping[str, Any], sizes: Mapping[str, int]) -> list[tup
             f"the model would take {size(sizes['packed'])} "
             f"({sizes['packed'] / sizes['weights']:.0%}; computed, not measured).",
         ),
-        ("What runs faster, and where", _faster(pattern)),
+        ("What runs faster, and where", f"{_faster(pattern)} {_measured(facts)}"),
         (
             "What does not",
             "Speed and memory in a dense runtime (transformers, vLLM, llama.cpp): it multiplies zeros as it does other "
@@ -112,12 +112,19 @@ def _faster(pattern: str | None) -> str:
         return (
             "NVIDIA GPUs since Ampere have sparse tensor cores for this pattern, in 16 and 8 bits. They need the "
             "weights in a compressed form (torch.sparse.to_sparse_semi_structured, TensorRT), and gain with large "
-            "batches rather than one sequence at a time. Not measured in this run."
+            "batches rather than one sequence at a time."
         )
     kind = "zeros anywhere" if pattern is None else f"the pattern “{pattern}”"
     return (
         f"Nothing by itself: the units that processors have for sparse weights do not take {kind}. A gain needs a "
-        "runtime with kernels of its own for them. Not measured in this run."
+        "runtime with kernels of its own for them."
+    )
+
+
+def _measured(facts: Mapping[str, Any]) -> str:
+    measured = any(evaluation["kind"] == "speed" for evaluation in facts.get("evaluations", []))
+    return (
+        "What was measured stands under Evaluation." if measured else "Not measured yet (trim-prune evaluate --speed)."
     )
 
 

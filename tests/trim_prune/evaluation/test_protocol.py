@@ -15,7 +15,7 @@ def test_where_a_text_lies_is_no_difference():
 
 def test_every_difference_is_named():
     other = {"data": "a.txt", "text_sha256": "13" * 32, "seqlen": 2048, "bos": "no BOS"}
-    named = ["text sha256 121212121212 and 131313131313", "seqlen 512 and 2048", "bos none and no BOS"]
+    named = ["text sha256 121212121212 and 131313131313", "seqlen 512 and 2048", "BOS rule none and no BOS"]
     assert differences(PROTOCOL, other) == named
     with pytest.raises(TrimPruneError, match=r"unlike protocols cannot be compared(.|\n)*seqlen 512 and 2048"):
         require_alike(PROTOCOL, other)

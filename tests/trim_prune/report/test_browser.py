@@ -104,20 +104,34 @@ def page_files(runs, tmp_path_factory):
     return folder
 
 
+def probed(page, folder, width, dark):
+    frame = folder / "frame.html"
+    frame.write_text(FRAME % (page.as_uri(), width))
+    dumped = browse(frame, folder, dark, "--dump-dom", "--virtual-time-budget=5000")
+    return json.loads(unescape(re.search(r"<pre>(.*?)</pre>", dumped, flags=re.DOTALL)[1]))
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("name", ["report", "compare"])
 def test_nothing_is_cut_off_covered_or_faint(name, width, dark, page_files, tmp_path):
-    frame = tmp_path / "frame.html"
-    frame.write_text(FRAME % ((page_files / f"{name}.html").as_uri(), width))
-    dumped = browse(frame, tmp_path, dark, "--dump-dom", "--virtual-time-budget=5000")
-    found = json.loads(unescape(re.search(r"<pre>(.*?)</pre>", dumped, flags=re.DOTALL)[1]))
+    found = probed(page_files / f"{name}.html", tmp_path, width, dark)
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["dark"] == dark
     assert found["ink"] > 10
     assert found["figures"] == {"report": 13, "compare": 4}[name]
     assert (found["overlaps"], found["outside"], found["faint"]) == ([], [], [])
+
+
+def test_the_probe_sees_what_is_wrong(page_files, tmp_path):
+    text = "figure svg text { fill: #999 !important; font-size: 30px !important }"
+    wrong = f"<style>main {{ min-width: 700px }} {text}</style></head>"
+    page = (page_files / "report.html").read_text(encoding="utf-8").replace("</head>", wrong)
+    (tmp_path / "wrong.html").write_text(page, encoding="utf-8")
+    found = probed(tmp_path / "wrong.html", tmp_path, 400, False)
+    assert found["scroll"] > 400
+    assert min(len(found[fault]) for fault in ("overlaps", "outside", "faint")) > 0
 
 
 def test_a_screenshot_shows_the_page(page_files, tmp_path):

@@ -224,6 +224,17 @@ def test_a_folder_without_a_run_is_refused(content, message, tmp_path, invoke):
     assert message in errors
 
 
+@pytest.mark.parametrize("content", [None, b"not safetensors"], ids=["none", "broken"])
+def test_masks_that_cannot_be_read_are_an_error_in_words(content, run_folder, invoke):
+    folder = run_folder("trim")
+    (folder / "masks.safetensors").unlink()
+    if content is not None:
+        (folder / "masks.safetensors").write_bytes(content)
+    code, printed, errors = invoke("report", folder)
+    assert (code, printed) == (2, "")
+    assert "the masks of the run cannot be read" in errors
+
+
 def test_linears_are_named_by_their_place_in_the_block():
     def kind(name, block=3):
         return kind_of({"name": name, "block": block})
