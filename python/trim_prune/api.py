@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 from .budgets.layers import LAYER_BUDGETS
 from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
+from .callbacks import Callback, Calls
 from .engine import make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import EventLog, Events, Listener
@@ -41,6 +43,7 @@ def prune(
     trust_remote_code: bool = False,
     text_field: str = "text",
     on_event: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> PruneResult:
     """Prune a causal language model.
 
@@ -49,6 +52,7 @@ def prune(
     name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a model
     object if there is text to tokenise or a folder to write. out: folder to write; without it the pruned model is
     only in the result. on_event: called with each :class:`Event`.
+    callbacks: see :class:`Callback`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -59,7 +63,7 @@ def prune(
     choose_device(recipe.device)
     if recipe.permute:
         require_scipy()
-    timings, events = Timings(), Events(*([on_event] if on_event else []))
+    timings, events = Timings(), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",
@@ -113,6 +117,7 @@ def prune(
                     verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
                 write_layers(result, folder)
                 write_run(result, loaded.source.name, calibration, str(plan.device), folder)
+            events.emit("save", folder=str(folder))
         events.emit("finish", seconds=timings.seconds)
     return result
 

@@ -214,7 +214,9 @@ def walk(
             assert calibration is not None
             # In a call of its own: what the dense model's states take is free again before anything is pruned.
             plan = _divided_by_text(plan, states, capture, calibration, events, timings, folder)
+        events.emit("plan", linears=_plan_facts(plan))
         for block in plan.blocks:
+            events.emit("block_start", block=block.index, blocks=len(plan.blocks), name=block.name)
             start = time.perf_counter()
             with on_device(block.module, plan.device):
                 reordered = _permute(plan, block, states, timings)
@@ -475,6 +477,20 @@ def _check_pattern(kept: Tensor, pattern: Keep, solver: str) -> None:
     found = kept[:, :whole].reshape(len(kept), -1, pattern.of).sum(dim=2)
     if bool((found != pattern.keep).any()):
         raise ValueError(f"solver {solver!r} keeps {int(found.min())} to {int(found.max())} where {pattern} was asked")
+
+
+def _plan_facts(plan: Plan) -> list[dict[str, object]]:
+    assert plan.budgets is not None
+    return [
+        {
+            "name": linear.name,
+            "block": linear.block,
+            "shape": list(linear.module.weight.shape),
+            "prune_count": budget.prune_count,
+            "pattern": None if budget.pattern is None else str(budget.pattern),
+        }
+        for linear, budget in plan.budgets.items()
+    ]
 
 
 def _facts(result: LinearResult) -> dict[str, object]:

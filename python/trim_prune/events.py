@@ -13,14 +13,17 @@ from typing import Any, Literal
 Kind = Literal[
     "start",
     "phase",
+    "plan",
     "calibration",
     "gradients",
     "sensitivity",
     "errors",
     "search",
     "round",
+    "block_start",
     "linear",
     "block",
+    "save",
     "warning",
     "finish",
 ]
