@@ -6,6 +6,7 @@ from . import requirements as requirements
 from .api import prune
 from .budgets.layers import LayerRequest, register_layer_budget
 from .budgets.rows import RowDecision, RowRequest, register_row_budget
+from .callbacks import Callback, register_callback
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
@@ -34,6 +35,7 @@ from .training import keep_zeros
 __all__ = [
     "AlphaPruningOptions",
     "AlpsOptions",
+    "Callback",
     "DlpOptions",
     "Event",
     "Importance",
@@ -64,6 +66,7 @@ __all__ = [
     "load_model",
     "perplexity",
     "prune",
+    "register_callback",
     "register_layer_budget",
     "register_row_budget",
     "register_score",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from torch import nn
 from .budgets.layers import LAYER_BUDGETS
 from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
+from .callbacks import Callback, Calls
 from .engine import make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
 from .events import Event, EventLog, Events, Listener
@@ -48,6 +49,7 @@ class Options(TypedDict, total=False):
     trust_remote_code: bool
     text_field: str
     on_event: Listener | None
+    callbacks: Sequence[Callback]
 
 
 @overload
@@ -78,6 +80,7 @@ def prune(
     trust_remote_code: bool = False,
     text_field: str = "text",
     on_event: Listener | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> PruneResult | StructuredResult:
     """Prune a causal language model.
 
@@ -88,7 +91,7 @@ def prune(
     pruned model is only in the result. With it, a model from a folder is never in memory as a whole (with a
     :class:`StructuredRecipe` it is), and what is done is kept beside it until it is whole, in ``<out>.unfinished``.
     resume: go on from there if an earlier run of the same model, recipe, text and code stopped; False: begin anew.
-    on_event: called with each :class:`Event`.
+    on_event: called with each :class:`Event`. callbacks: see :class:`Callback`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -99,7 +102,7 @@ def prune(
     choose_device(recipe.device)
     if isinstance(recipe, Recipe) and recipe.permute:
         require_scipy()
-    timings, events = Timings(), Events(*([on_event] if on_event else []))
+    timings, events = Timings(), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",
@@ -167,6 +170,7 @@ def prune(
                     events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
                 write_run(result, loaded, calibration, str(plan.device), run.model)
             try_report(run.model, run.out.name, events.warn)
+            events.emit("save", folder=str(run.model))
         events.emit("finish", seconds=timings.seconds)
     return result
 

@@ -221,8 +221,10 @@ def walk(
         if run is not None:
             run.keep_budgets(plan.budgets)
             results += resumed(run, plan.blocks, states, plan.device, events, timings)
+        events.emit("plan", linears=_plan_facts(plan))
         entering = checksum(states.tensors()) if run is not None else ""
         for block in plan.blocks[len({result.block for result in results}) :]:
+            events.emit("block_start", block=block.index, blocks=len(plan.blocks), name=block.name)
             start = time.perf_counter()
             own: dict[str, Tensor] = {}
             with on_device(block, plan.device):
@@ -509,6 +511,20 @@ def _check_pattern(kept: Tensor, pattern: Keep, solver: str) -> None:
     found = kept[:, :whole].reshape(len(kept), -1, pattern.of).sum(dim=2)
     if bool((found != pattern.keep).any()):
         raise ValueError(f"solver {solver!r} keeps {int(found.min())} to {int(found.max())} where {pattern} was asked")
+
+
+def _plan_facts(plan: Plan) -> list[dict[str, object]]:
+    assert plan.budgets is not None
+    return [
+        {
+            "name": linear.name,
+            "block": linear.block,
+            "shape": list(linear.module.weight.shape),
+            "prune_count": budget.prune_count,
+            "pattern": None if budget.pattern is None else str(budget.pattern),
+        }
+        for linear, budget in plan.budgets.items()
+    ]
 
 
 def _facts(result: LinearResult) -> dict[str, object]:

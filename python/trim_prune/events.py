@@ -25,8 +25,10 @@ Kind = Literal[
     "search",
     "round",
     "resumed",
+    "block_start",
     "linear",
     "block",
+    "save",
     "warning",
     "finish",
 ]

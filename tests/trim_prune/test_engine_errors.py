@@ -112,7 +112,8 @@ def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text)
     events: list[Event] = []
     result = prune(make_model("llama"), BASE | {"batch_size": 3}, [text], tokenizer=tokenizer, on_event=events.append)
     kinds = [event.kind for event in events if event.kind != "warning"]
-    assert kinds == ["start", "phase", "phase", *["calibration"] * 2, *([*["linear"] * 7, "block"] * 2), "finish"]
+    blocks = ["block_start", *["linear"] * 7, "block"] * 2
+    assert kinds == ["start", "phase", "phase", *["calibration"] * 2, "plan", *blocks, "finish"]
     blocks = [event.data for event in events if event.kind == "block"]
     assert [(data["block"], data["blocks"]) for data in blocks] == [(0, 2), (1, 2)]
     assert all(data["baseline_quality"] <= data["quality"] for data in blocks)

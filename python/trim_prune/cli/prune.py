@@ -13,6 +13,7 @@ from .. import presets
 from ..api import prune as run_prune
 from ..budgets.layers import LAYER_BUDGETS
 from ..budgets.rows import ROW_BUDGETS
+from ..callbacks import CALLBACKS
 from ..errors import TrimPruneError
 from ..models.staging import protect_inputs
 from ..progress import progress_for
@@ -151,6 +152,10 @@ def prune(
             "--strict", help="Stop at a linear that needs a fallback, in place of recording it.", rich_help_panel=HOW
         ),
     ] = None,
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a callback that a plug-in brings; may be repeated.", rich_help_panel=HOW),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code of the model folder.", rich_help_panel=HOW)
     ] = False,
@@ -206,6 +211,7 @@ def prune(
     chosen = _recipe(recipe, {key: value for key, value in given.items() if value is not None})
     if recipe is not None:
         protect_inputs(out, {"recipe": recipe})
+    callbacks = [CALLBACKS.get(name)() for name in callback or ()]
     quiet_libraries()
     with progress_for() as progress:
         result = run_prune(
@@ -218,6 +224,7 @@ def prune(
             trust_remote_code=trust_remote_code,
             text_field=text_field,
             on_event=progress,
+            callbacks=callbacks,
         )
     if isinstance(result, StructuredResult):
         print_structured(Console(), result)

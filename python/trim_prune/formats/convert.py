@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trim_kernels import pack_bits, unpack_bits
+from trim_kernels import pack_bits, pack_values, unpack_bits
 from trim_kernels.checks import WEIGHT_DTYPES
 
 from ..errors import TrimPruneError
@@ -27,7 +27,7 @@ from .files import open_tensors
 from .indices import are_smaller, pack_indices, unpack_indices
 from .linears import linear_shapes, names_in, read_stored
 from .masks import MASK_FILE, Masks, open_mask_file, save_masks
-from .packed import MASK, Contents, PackedTensor, open_packed, packed_tensors
+from .packed import INDICES, MASK, VALUES, Contents, PackedTensor, open_packed
 
 PACKED_INDEX = "packed.index.json"
 """The index of the dense shards, under a name by which no loader looks for them."""
@@ -149,8 +149,8 @@ def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[
         return None
     masks.require_fit(of, weight)
     bits = masks[of]
-    kept = unpack_bits(bits, weight.shape[1])
-    lost = int((_bits(weight).ne(0) & ~kept).sum())
+    values = pack_values(weight, bits)
+    lost = int(torch.count_nonzero(_bits(weight)) - torch.count_nonzero(_bits(values)))
     if lost:
         raise TrimPruneError(
             "weights that the masks prune are not +0: packed, they would be lost",
@@ -158,17 +158,18 @@ def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[
             got=f"{lost} of {weight.numel()}",
             fix="trim-prune masks apply, which makes them so, and pack its output",
         )
-    pattern = patterns.get(of)
-    if pattern is None or not are_smaller(pattern) or not _follows(kept, pattern):
-        pattern = None
-    return packed_tensors(name, weight, bits, pattern)
+    indices = _indices(unpack_bits(bits, weight.shape[1]), patterns[of]) if of in patterns else None
+    where = {name + MASK: bits} if indices is None else {name + INDICES: indices}
+    return {name + VALUES: values, **where}
 
 
-def _follows(kept: Tensor, pattern: Keep) -> bool:
+def _indices(kept: Tensor, pattern: Keep) -> Tensor | None:
+    """The places of what is kept, if they take fewer bits than the mask; None too if it does not follow the pattern."""
     columns = kept.shape[1]
-    if bool((kept.sum(1) != pattern.of_row(columns)).any()):
-        return False
-    return torch.equal(unpack_indices(pack_indices(kept, pattern), pattern, columns), kept)
+    if not are_smaller(pattern) or bool((kept.sum(1) != pattern.of_row(columns)).any()):
+        return None
+    indices = pack_indices(kept, pattern)
+    return indices if torch.equal(unpack_indices(indices, pattern, columns), kept) else None
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ import torch
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from trim_kernels import pack_bits, pack_values, unpack_bits, unpack_values
+from trim_kernels import pack_bits, unpack_values
 
 from ..errors import TrimPruneError
 from ..models.load import PACKED_FILE
 from ..options import Strict
 from ..pattern import Keep, Pattern
 from .files import open_tensors, read_about
-from .indices import pack_indices, unpack_indices
+from .indices import unpack_indices
 from .masks import Masks
 
 PACKED_FORMAT = "trim-prune-packed"
@@ -133,14 +133,6 @@ def open_packed(folder: Path) -> PackedFolder:
     if missing:
         raise _damaged(folder, f"without {', '.join(missing)}")
     return PackedFolder(folder, contents)
-
-
-def packed_tensors(name: str, weight: Tensor, bits: Tensor, pattern: Keep | None) -> dict[str, Tensor]:
-    """What stands for a tensor in its shard: values and mask, or values and the places of a pattern."""
-    values = pack_values(weight, bits)
-    if pattern is None:
-        return {name + VALUES: values, name + MASK: bits}
-    return {name + VALUES: values, name + INDICES: pack_indices(unpack_bits(bits, weight.shape[1]), pattern)}
 
 
 def _damaged(folder: Path, got: str) -> TrimPruneError:
