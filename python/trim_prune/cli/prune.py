@@ -132,6 +132,22 @@ def prune(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output folder if it exists.", rich_help_panel=OUTPUT)
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on where a run for this output stopped, or begin anew.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(help="The --out of an earlier run, whose first blocks are taken over.", rich_help_panel=OUTPUT),
+    ] = None,
+    from_block: Annotated[
+        int | None,
+        typer.Option(help="With --from-run: the first block that is pruned, counted from 0.", rich_help_panel=OUTPUT),
+    ] = None,
 ) -> None:
     """Prune a model and write it as safetensors.
 
@@ -148,7 +164,8 @@ def prune(
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
-    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero.
+    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero. What stopped goes on from
+    OUT.unfinished with the same command.
     """
     given = {
         "sparsity": sparsity,
@@ -182,6 +199,9 @@ def prune(
             data,
             out=out,
             overwrite=overwrite,
+            resume=resume,
+            from_run=from_run,
+            from_block=from_block,
             gguf=gguf,
             trust_remote_code=trust_remote_code,
             text_field=text_field,
