@@ -28,7 +28,7 @@ from .dense import DenseModel
 from .digest import checksum
 from .errors import TrimPruneError
 from .events import Events
-from .models.capture import Call, Capture, Captured
+from .models.capture import Call, Capture, Captured, refuse_not_finite
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
 from .output_gradients import output_gradients
@@ -235,6 +235,8 @@ def walk(
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):
                         states.propagate(block)
+                        for hidden in states.hidden:
+                            refuse_not_finite(hidden, block.index + 1)
                 if run is not None:
                     with timings.phase("write"):
                         leaving = checksum(states.tensors())
