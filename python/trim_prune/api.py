@@ -29,6 +29,7 @@ from .recipes import AnyRecipe, build_recipe, load_recipe
 from .report.write import INSTALL, missing_packages, try_report
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
+from .runs.earlier import Earlier, open_earlier
 from .runs.fingerprint import fingerprint
 from .runs.folder import Run, run_folder
 from .structured import StructuredRecipe, StructuredResult
@@ -45,6 +46,8 @@ class Options(TypedDict, total=False):
     out: str | Path | None
     overwrite: bool
     resume: bool
+    from_run: str | Path | None
+    from_block: int | None
     gguf: str | Path | None
     trust_remote_code: bool
     text_field: str
@@ -76,6 +79,8 @@ def prune(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    from_run: str | Path | None = None,
+    from_block: int | None = None,
     gguf: str | Path | None = None,
     trust_remote_code: bool = False,
     text_field: str = "text",
@@ -91,7 +96,9 @@ def prune(
     pruned model is only in the result. With it, a model from a folder is never in memory as a whole (with a
     :class:`StructuredRecipe` it is), and what is done is kept beside it until it is whole, in ``<out>.unfinished``.
     resume: go on from there if an earlier run of the same model, recipe, text and code stopped; False: begin anew.
-    on_event: called with each :class:`Event`. callbacks: see :class:`Callback`.
+    from_run, from_block: take the blocks before that one, counted from 0, as an earlier run with that ``out`` pruned
+    them, and prune only the others by this recipe. on_event: called with each :class:`Event`. callbacks: see
+    :class:`Callback`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -109,8 +116,15 @@ def prune(
             expected=f"text for {_readers(recipe)}",
             fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
         )
+    earlier = _earlier(from_run, from_block, out)
+    if earlier is not None and isinstance(recipe, StructuredRecipe):
+        raise TrimPruneError(
+            "a structured prune begins with the first block",
+            got="from_run, and a recipe that takes whole heads and channels",
+            fix="leave from_run and from_block out",
+        )
     if out is not None:
-        protect_inputs(Path(out), inputs)
+        protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
         check_output(Path(out), overwrite)
     # Before the model is loaded, which may take minutes.
     source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
@@ -145,7 +159,8 @@ def prune(
         if run is not None:
             with timings.phase("write"):
                 output = Output(run.model, loaded, plan.blocks)
-                run.begin(fingerprint(loaded, recipe, calibration, plan.device), output, plan.blocks, events.warn)
+                facts = fingerprint(loaded, recipe, calibration, plan.device, earlier)
+                run.begin(facts, output, plan.blocks, events.warn, earlier)
         events.emit("phase", name="prune")
         linears, masks, _ = walk(plan, calibration, events, timings, run)
         result = PruneResult(
@@ -215,6 +230,19 @@ def _logged(events: Events, run: Run) -> Iterator[None]:
     finally:
         events.listeners.remove(note)
         log.close()
+
+
+def _earlier(from_run: str | Path | None, from_block: int | None, out: str | Path | None) -> Earlier | None:
+    if from_run is None and from_block is None:
+        return None
+    if from_run is None or from_block is None or out is None:
+        given = {"from_run": from_run, "from_block": from_block, "out": out}
+        raise TrimPruneError(
+            "to go on from a block of an earlier run takes that run, the block and a new output",
+            got=", ".join(f"{name}: {value}" for name, value in given.items() if value is not None),
+            fix="give --from-run, --from-block and --out",
+        )
+    return open_earlier(Path(from_run).expanduser(), from_block)
 
 
 def _pruned(loaded: LoadedModel, recipe: Recipe, out: str | Path | None, trust_remote_code: bool) -> nn.Module:

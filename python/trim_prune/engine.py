@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -27,7 +28,7 @@ from .dense import DenseModel
 from .digest import checksum
 from .errors import TrimPruneError
 from .events import Events
-from .models.capture import Capture, Captured
+from .models.capture import Call, Capture, Captured, refuse_not_finite
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
 from .output_error import error_inputs, output_error
@@ -237,6 +238,8 @@ def walk(
                 if block is not plan.blocks[-1]:
                     with timings.phase("forward"):
                         states.propagate(block)
+                        for hidden in states.hidden:
+                            refuse_not_finite(hidden, block.index + 1)
                 if run is not None:
                     with timings.phase("write"):
                         leaving = checksum(states.tensors())
@@ -314,7 +317,7 @@ def _capture(
     plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, folder: Path | None
 ) -> tuple[Capture | None, States]:
     captured: list[Captured] = []
-    capture = keep = None
+    capture = keep = recall = None
     paired = "drift" in plan.recipe.needs
     if calibration is not None:
         batches = calibration.batches(plan.recipe.batch_size)
@@ -327,7 +330,21 @@ def _capture(
                     keep = keeper(size * (2 if paired else 1), plan.device, found.hidden.device, folder)
                 captured.append(replace(found, hidden=keep(found.hidden)))
                 events.emit("calibration", batch=number, batches=len(batches))
-    return capture, (PairedStates if paired else States)(captured, plan.device, keep)
+        recall = partial(_recalled, capture, calibration, events)
+    return capture, (PairedStates if paired else States)(captured, plan.device, keep, recall)
+
+
+def _recalled(
+    capture: Capture, calibration: Calibration, events: Events, sizes: Sequence[int]
+) -> list[tuple[Call, ...]]:
+    """The calls of smaller batches, as the device has no memory for those that were asked for."""
+    events.warn(f"the device has too little memory for the batches: from here on {max(sizes)} sequences at most")
+    found: list[Captured] = []
+    for batch in torch.split(calibration.token_ids, list(sizes)):
+        found.append(capture(batch, found[-1] if found else None))
+        # Only what a block gets beside hidden states is wanted.
+        found[-1] = replace(found[-1], hidden=found[-1].hidden[:0].clone())
+    return [batch.calls for batch in found]
 
 
 def _output_gradients(

@@ -17,6 +17,7 @@ Kind = Literal[
     "start",
     "phase",
     "plan",
+    "note",
     "calibration",
     "gradients",
     "sensitivity",

@@ -25,7 +25,7 @@ class Lines:
     """One line per phase, block and warning on standard error."""
 
     def __init__(self) -> None:
-        self._start = time.time()
+        self._start, self._before = time.time(), 0
 
     def __call__(self, event: Event) -> None:
         data = event.data
@@ -41,7 +41,7 @@ class Lines:
         elif event.kind == "similarity":
             self._start = event.time
             self._print(f"similarity of block {data['block'] + 1}/{data['blocks']}  {data['cosine']:.4f}")
-        elif event.kind == "plan":
+        elif event.kind == "note":
             self._print(data["message"])
         elif event.kind == "search":
             where = f"round {data['round'] + 1}/{data['rounds']} generation {data['generation']}/{data['generations']}"
@@ -51,10 +51,11 @@ class Lines:
             self._start = event.time
             self._print(_round_summary(data))
         elif event.kind == "resumed":
+            self._start, self._before = event.time, data["blocks_done"]
             self._print(f"going on after block {data['blocks_done']}/{data['blocks']}")
         elif event.kind == "block":
             done = data["block"] + 1
-            left = (event.time - self._start) / done * (data["blocks"] - done)
+            left = (event.time - self._start) / (done - self._before) * (data["blocks"] - done)
             self._print(f"block {done}/{data['blocks']}  {_summary(data)}  about {left:.0f} s left")
         elif event.kind == "warning":
             self._print(f"warning: {data['message']}")
@@ -95,7 +96,7 @@ class Bars:
             self._update("errors", data["block"] + 1, data["blocks"], "")
         elif event.kind == "similarity":
             self._update("similarity", data["block"] + 1, data["blocks"], f"{data['cosine']:.4f}")
-        elif event.kind == "plan":
+        elif event.kind == "note":
             self._progress.console.print(escape(data["message"]), highlight=False)
         elif event.kind == "search":
             per_round = data["generations"] + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,29 +16,49 @@ from .calibration.statistics import Collector
 from .models.capture import Call, Captured
 from .models.discover import Block
 
+Recall = Callable[[Sequence[int]], list[tuple[Call, ...]]]
+
 
 class States:
     """Runs one block at a time on every batch: ``hidden[i]`` is what enters it, ``calls[i]`` its other arguments.
 
-    ``keep``: puts an output where it waits for the next block; None: where the input waited.
+    ``keep``: puts an output where it waits for the next block; None: where the input waited. ``recall(sizes)``: the
+    calls of batches of so many sequences; where there is one, batches that do not fit on the device are halved.
     """
 
-    def __init__(self, captured: Sequence[Captured], device: torch.device, keep: Keep | None = None) -> None:
-        self.device, self.keep = device, keep
+    def __init__(
+        self,
+        captured: Sequence[Captured],
+        device: torch.device,
+        keep: Keep | None = None,
+        recall: Recall | None = None,
+    ) -> None:
+        self.device, self.keep, self.recall = device, keep, recall
         self.hidden = [batch.hidden for batch in captured]
         self.calls: list[tuple[Call, ...]] = [batch.calls for batch in captured]
 
     def collect(self, block: Block, collector: Collector) -> None:
         """Run a block on every batch for the sake of its hooks."""
-        for index, hidden in enumerate(self.hidden):
-            with collector.batch(hidden.shape[0], hidden.shape[1]):
-                self.run(block, block.module, index)
+        index = 0
+        while index < len(self.hidden):
+            if self._fits(partial(self._collect, block, collector, index)):
+                index += 1
+            else:
+                # Some linears have seen this batch and others not.
+                self._halve(0)
+                collector.reset()
+                index = 0
 
     def propagate(self, block: Block, collector: Collector | None = None) -> None:
         """Replace the hidden states by the block's output, for the sake of its hooks too if there is a collector."""
-        for index, hidden in enumerate(self.hidden):
-            with collector.batch(hidden.shape[0], hidden.shape[1]) if collector else nullcontext():
-                self.hidden[index] = self.run(block, block.module, index)
+        index = 0
+        while index < len(self.hidden):
+            if self._fits(partial(self._propagate, block, collector, index), again=collector is None or index == 0):
+                index += 1
+            else:
+                self._halve(index)
+                if collector is not None:
+                    collector.reset()
 
     @property
     def kept_on_disk(self) -> bool:
@@ -62,7 +83,7 @@ class States:
 
     def twin(self) -> States:
         """Plain states of their own at the same block, for a walk that leaves these as they are."""
-        twin = States([], self.device, self.keep)
+        twin = States([], self.device, self.keep, self.recall)
         twin.hidden, twin.calls = list(self.hidden), self.calls
         return twin
 
@@ -72,6 +93,34 @@ class States:
         entering = hidden.to(self.device, non_blocking=True)
         return self._kept(self.calls[index][block.index].run(module, entering, self.device), hidden)
 
+    def _collect(self, block: Block, collector: Collector, index: int) -> None:
+        with collector.batch(*self.hidden[index].shape[:2]):
+            self.run(block, block.module, index)
+
+    def _propagate(self, block: Block, collector: Collector | None, index: int) -> None:
+        with collector.batch(*self.hidden[index].shape[:2]) if collector else nullcontext():
+            self.hidden[index] = self.run(block, block.module, index)
+
+    def _fits(self, forward: Callable[[], None], again: bool = True) -> bool:
+        """Whether the device had the memory for it. Raises if it had not, and smaller batches would not help.
+
+        Where it returns, nothing refers any more to what a failed forward had made.
+        """
+        able = again and self.recall is not None and max(len(hidden) for hidden in self.hidden) > 1
+        try:
+            forward()
+        except torch.OutOfMemoryError:
+            if not able:
+                raise
+            return False
+        return True
+
+    def _halve(self, first: int) -> None:
+        """Halve the batches from one on."""
+        assert self.recall is not None
+        self.hidden = _halves(self.hidden, first)
+        self.calls = self.recall([len(hidden) for hidden in self.hidden])
+
     def _kept(self, output: Tensor, hidden: Tensor) -> Tensor:
         return output.to(hidden.device) if self.keep is None else self.keep(output)
 
@@ -79,8 +128,14 @@ class States:
 class PairedStates(States):
     """Beside the hidden states of the pruned model those of the dense one, to compare the inputs of linears."""
 
-    def __init__(self, captured: Sequence[Captured], device: torch.device, keep: Keep | None = None) -> None:
-        super().__init__(captured, device, keep)
+    def __init__(
+        self,
+        captured: Sequence[Captured],
+        device: torch.device,
+        keep: Keep | None = None,
+        recall: Recall | None = None,
+    ) -> None:
+        super().__init__(captured, device, keep, recall)
         self._dense = self.twin()
         self._after: dict[int, Tensor] = {}
         self._module: nn.Module | None = None
@@ -90,17 +145,28 @@ class PairedStates(States):
         if self._module is None:
             # The walk prunes the block, and may ask for its inputs again.
             self._module = copy.deepcopy(block.module)
-        for index, hidden in enumerate(self.hidden):
-            with _inputs(block, self._module) as dense:
-                self._after[index] = self._dense.run(block, self._module, index)
-            with collector.batch(hidden.shape[0], hidden.shape[1], dense):
-                self.run(block, block.module, index)
+        super().collect(block, collector)
 
     def propagate(self, block: Block, collector: Collector | None = None) -> None:
         """As :meth:`States.propagate`, in both models."""
         super().propagate(block, collector)
         self._dense.hidden = [self._after[index] for index in range(len(self.hidden))]
         self._module = None
+
+    def _collect(self, block: Block, collector: Collector, index: int) -> None:
+        assert self._module is not None
+        with _inputs(block, self._module) as dense:
+            self._after[index] = self._dense.run(block, self._module, index)
+        sequences, tokens = self.hidden[index].shape[:2]
+        with collector.batch(sequences, tokens, dense):
+            self.run(block, block.module, index)
+
+    def _halve(self, first: int) -> None:
+        if len(self._after) == len(self.hidden):
+            after = _halves([self._after[index] for index in range(len(self.hidden))], first)
+            self._after = dict(enumerate(after))
+        super()._halve(first)
+        self._dense.hidden, self._dense.calls = _halves(self._dense.hidden, first), self.calls
 
     @property
     def kept_on_disk(self) -> bool:
@@ -121,6 +187,13 @@ class PairedStates(States):
         for index in range(len(self.hidden)):
             self._after[index] = self._dense.run(block, block.module, index)
         super().replay(block, load)
+
+
+def _halves(tensors: Sequence[Tensor], first: int) -> list[Tensor]:
+    return [
+        *tensors[:first],
+        *(half for tensor in tensors[first:] for half in torch.split(tensor, -(-len(tensor) // 2))),
+    ]
 
 
 @contextmanager

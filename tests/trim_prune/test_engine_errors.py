@@ -51,6 +51,20 @@ def test_an_activation_that_overflows_names_block_and_linear(tokenizer, text):
         prune(model, BASE, [text], tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize("block", [0, 1])
+def test_an_output_that_overflows_names_the_first_block_that_makes_one(block, tokenizer, text):
+    model = make_model("llama", dtype=torch.float16, num_hidden_layers=3)
+
+    def overflow(module, arguments, output):
+        # Only where a sequence has more tokens than those that show how the model is called.
+        return output if arguments[0].shape[1] < 16 else output * 1e6
+
+    model.model.layers[block].mlp.register_forward_hook(overflow)
+    where = rf"hidden states of the model(.|\n)*the output of block {block}\n(.|\n)*--dtype bfloat16"
+    with pytest.raises(TrimPruneError, match=where):
+        prune(model, BASE | {"score": "magnitude"}, [text], tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

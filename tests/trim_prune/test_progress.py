@@ -31,6 +31,13 @@ EVENTS = [
 ]
 
 
+RESUMED = [
+    Event("phase", {"name": "prune"}, 1.0),
+    Event("resumed", {"blocks_done": 2, "blocks": 4}, 11.0),
+    Event("block", BLOCK | {"block": 2, "blocks": 4}, 14.0),
+]
+
+
 def terminal(width=160):
     return Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
 
@@ -88,3 +95,20 @@ def test_bars_stop_when_the_run_fails():
     with pytest.raises(RuntimeError):
         fail()
     assert not bars._progress.live.is_started
+
+
+def test_time_that_an_earlier_process_spent_is_not_counted(capsys):
+    progress = Lines()
+    for event in RESUMED:
+        progress(event)
+    assert capsys.readouterr().err.splitlines() == [
+        "prune",
+        "going on after block 2/4",
+        "block 3/4  2.0 s  quality 0.5000 -> 0.7500  about 3 s left",
+    ]
+    bars = Bars(terminal())
+    with bars:
+        for event in RESUMED:
+            bars(event)
+        (task,) = bars._progress.tasks
+        assert (task.completed, task.total) == (3, 4)

@@ -153,6 +153,10 @@ class Collector:
             self._last_input = self._last_statistics = None
             self._dense = {}
 
+    def reset(self) -> None:
+        """Forget everything, to begin anew."""
+        self._found.clear()
+
     def groups(self) -> list[list[Linear]]:
         """The linears in the order in which they ran, those with a shared input together."""
         groups: dict[int, list[Linear]] = {}

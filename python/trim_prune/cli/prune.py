@@ -162,6 +162,22 @@ def prune(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the output folder if it exists.", rich_help_panel=OUTPUT)
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on where a run for this output stopped, or begin anew.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
+    from_run: Annotated[
+        Path | None,
+        typer.Option(help="The --out of an earlier run, whose first blocks are taken over.", rich_help_panel=OUTPUT),
+    ] = None,
+    from_block: Annotated[
+        int | None,
+        typer.Option(help="With --from-run: the first block that is pruned, counted from 0.", rich_help_panel=OUTPUT),
+    ] = None,
 ) -> None:
     """Prune a model and write it as safetensors.
 
@@ -181,7 +197,8 @@ def prune(
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
     events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero. With --params or --ratio the model
-    becomes smaller; a fresh process loads it and compares, and there are no masks.
+    becomes smaller; a fresh process loads it and compares, and there are no masks. What
+    stopped goes on from OUT.unfinished with the same command.
     """
     given = {
         "sparsity": sparsity,
@@ -220,6 +237,9 @@ def prune(
             data,
             out=out,
             overwrite=overwrite,
+            resume=resume,
+            from_run=from_run,
+            from_block=from_block,
             gguf=gguf,
             trust_remote_code=trust_remote_code,
             text_field=text_field,

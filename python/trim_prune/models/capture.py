@@ -131,7 +131,7 @@ class Capture:
             raise _unsupported("some blocks do not run at all", len(calls))
         # First, since NaN equals nothing: the comparison would blame the architecture.
         for index in range(len(self.blocks)):
-            _refuse_not_finite(_hidden_argument(*calls[index]), index)
+            refuse_not_finite(_hidden_argument(*calls[index]), index)
         for index in range(1, len(self.blocks)):
             if not _equal(_hidden_argument(*calls[index]), _hidden(outputs[index - 1])):
                 raise _unsupported("its hidden states are not the output of the block before it", index)
@@ -155,7 +155,7 @@ def _unsupported(what: str, index: int) -> TrimPruneError:
     )
 
 
-def _refuse_not_finite(hidden: Tensor, index: int) -> None:
+def refuse_not_finite(hidden: Tensor, index: int) -> None:
     """``hidden`` enters the block of that index: the one before it, or the embedding, made it."""
     if not torch.isfinite(hidden).all():
         raise TrimPruneError(

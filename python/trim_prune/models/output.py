@@ -119,6 +119,34 @@ class Output:
         self._masks.sync(masks)
         return digest, kept_zeros
 
+    def copy(self, block: Block, shards: Shards, masks: Shards) -> tuple[str, dict[str, int]]:
+        """As :meth:`write`, with what the files of another run have.
+
+        Raises:
+            TrimPruneError: they are not of the same model.
+        """
+        assert self._shards is not None
+        assert self._masks is not None
+        names = [linear.weight_name for linear in block.linears]
+        wanted = ((self._shards, shards, self._keys[block.index].values()), (self._masks, masks, names))
+        for own, other, keys in wanted:
+            for key in keys:
+                place, there = own.places[key], other.places.get(key)
+                if there is None or (there.shape, there.dtype) != (place.shape, place.dtype):
+                    raise TrimPruneError(
+                        "the earlier run is of another model",
+                        where=f"{other.folder}, {key}",
+                        expected=f"{place.dtype or torch.uint8} {list(place.shape)}",
+                        got="nothing" if there is None else f"{there.dtype or torch.uint8} {list(there.shape)}",
+                    )
+            for key, tensor in other.read(keys):
+                own.write(key, tensor)
+        kept_zeros = {}
+        for name in names:
+            weight = shards.get(self._keys[block.index][name])
+            kept_zeros[name] = _zeros(weight[unpack_bits(masks.get(name), weight.shape[1])])
+        return self.checksum(block), kept_zeros
+
     def checksum(self, block: Block) -> str:
         """That of a block as it is in the files."""
         assert self._shards is not None
@@ -130,7 +158,7 @@ class Output:
     def load(self, block: Block) -> None:
         """Give a block the weights that it has in the files."""
         assert self._shards is not None
-        names = {key: name.removeprefix(f"{block.name}.") for name, key in self._keys[block.index].items()}
+        names = {key: _within(block, name) for name, key in self._keys[block.index].items()}
         for key, tensor in self._shards.read(names):
             block.module.get_parameter(names[key]).data.copy_(tensor)
 
@@ -243,6 +271,11 @@ def _written(shards: Shards, tensors: Iterator[tuple[str, Tensor]] | list[tuple[
     for name, tensor in tensors:
         shards.write(name, tensor)
         yield tensor
+
+
+def _within(block: Block, name: str) -> str:
+    """The name of a parameter within its block."""
+    return name.removeprefix(f"{block.name}.")
 
 
 def _check_counts(where: str, weight: Tensor, pruned: Tensor, prune_count: int, kept_zeros: int) -> None:

@@ -22,14 +22,19 @@ from ..models.load import LoadedModel
 from ..models.shards import weight_files
 from ..recipe import Recipe
 from ..runfile import versions
+from .earlier import Earlier
 
 Fingerprint = Mapping[str, Any]
 
 
 def fingerprint(
-    loaded: LoadedModel, recipe: Recipe, calibration: Calibration | None, device: torch.device
+    loaded: LoadedModel,
+    recipe: Recipe,
+    calibration: Calibration | None,
+    device: torch.device,
+    earlier: Earlier | None,
 ) -> Fingerprint:
-    """The fields: ``model``, ``recipe``, ``calibration``, ``code`` and ``machine``, each followed by a part of it.
+    """The fields: model, recipe, calibration, earlier (run), code and machine, each followed by a part of it.
 
     Files are known by name, size and time of their last change; a model from memory by the digest of its parameters.
     """
@@ -37,6 +42,7 @@ def fingerprint(
         **_model(loaded),
         **{f"recipe.{key}": value for key, value in recipe.model_dump(mode="json").items()},
         **_calibration(calibration),
+        **({} if earlier is None else earlier.fields),
         **{f"code.{name}": version for name, version in versions().items()},
         "code.sources": _sources(),
         **{f"machine.{key}": value for key, value in machine(str(device)).items() if key not in ("platform", "cpus")},

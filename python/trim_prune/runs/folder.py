@@ -23,11 +23,11 @@ from ..pattern import Keep
 from ..permutation import Move
 from ..results import LinearResult
 from ..states import States
+from .earlier import Earlier
 from .fingerprint import Fingerprint, refuse_other
-from .journal import Journal
+from .journal import JOURNAL_FILE, Journal, unfinished
 from .writer import Writer
 
-JOURNAL_FILE = "journal.jsonl"
 GRADIENTS_FILE = "gradients.safetensors"
 
 
@@ -82,9 +82,16 @@ class Run:
         self.model.mkdir()
 
     def begin(
-        self, fingerprint: Fingerprint, output: Output, blocks: Sequence[Block], warn: Callable[[str], None]
+        self,
+        fingerprint: Fingerprint,
+        output: Output,
+        blocks: Sequence[Block],
+        warn: Callable[[str], None],
+        earlier: Earlier | None = None,
     ) -> None:
         """Go on with what is there if it is of the same fingerprint, or lay out the files of the output.
+
+        ``earlier``: a run whose first blocks this one begins with.
 
         Raises:
             TrimPruneError: what is there is of another run, or the output cannot be written.
@@ -96,6 +103,8 @@ class Run:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
         with write_errors(self.out):
             self._lay_out(fingerprint, output)
+            if earlier is not None:
+                self._take_over(earlier, output)
             for entry, block in zip(self.done, blocks, strict=False):
                 if output.checksum(block) != entry["weights"]:
                     self._journal.keep(self._journal.entries.index(entry))
@@ -115,6 +124,22 @@ class Run:
         except (TrimPruneError, OSError, SafetensorError):
             # Blocks that lost their place are found by their checksums.
             output.prepare()
+
+    def _take_over(self, earlier: Earlier, output: Output) -> None:
+        for block in self._blocks[len(self.done) : earlier.block]:
+            checksum, kept_zeros = output.copy(block, earlier.shards, earlier.masks)
+            results = [result for result in earlier.results if result["block"] == block.index]
+            self._journal.add(
+                {
+                    "block": block.index,
+                    "inputs": None,
+                    "outputs": None,
+                    "results": results,
+                    "seconds": {},
+                    "weights": checksum,
+                    "kept_zeros": kept_zeros,
+                }
+            )
 
     def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
         """How the target was divided; None if it was not yet."""
@@ -239,11 +264,6 @@ def run_folder(out: Path, resume: bool, warn: Callable[[str], None]) -> Iterator
     except BaseException:
         run.leave(warn)
         raise
-
-
-def unfinished(out: Path) -> Path:
-    """Where a run keeps what it has done until its output is whole."""
-    return out.with_name(f"{out.name}.unfinished")
 
 
 def results_of(entry: Mapping[str, Any]) -> list[LinearResult]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..events import append_line, to_json
+
+JOURNAL_FILE = "journal.jsonl"
 
 
 class Journal:
@@ -53,13 +56,29 @@ class Journal:
 
     def _read(self) -> None:
         self._file.seek(0)
-        for line in self._file.read().splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
+        for entry, length in _entries(self._file.read()):
             self.entries.append(entry)
-            self._ends.append(self._ends[-1] + len(line))
+            self._ends.append(self._ends[-1] + length)
         self.keep(len(self.entries))
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The entries of a journal that stays as it is."""
+    return [entry for entry, _ in _entries(path.read_bytes())]
+
+
+def unfinished(out: Path) -> Path:
+    """Where a run keeps its journal, and what it has done, until its output is whole."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def _entries(content: bytes) -> Iterator[tuple[dict[str, Any], int]]:
+    """Whole lines, each with its length."""
+    for line in content.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n"):
+            return
+        yield entry, len(line)

@@ -54,8 +54,8 @@ def resumed(
     return [result for entry in done for result in results_of(entry)]
 
 
-def _refuse_others(found: str, expected: str, block: Block) -> None:
-    if found != expected:
+def _refuse_others(found: str, expected: str | None, block: Block) -> None:
+    if expected not in (None, found):
         raise TrimPruneError(
             "the hidden states are not those of the unfinished run, although all that is known of it is the same",
             where=f"the input of block {block.index}",

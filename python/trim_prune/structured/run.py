@@ -47,7 +47,7 @@ def prune_structure(
     with timings.phase("plan"):
         plan = make_plan(model, recipe)
     for note in plan.notes:
-        events.emit("plan", message=note)
+        events.emit("note", message=note)
     calibration = calibrate()
     if calibration is not None:
         refuse_few_tokens(plan, calibration.token_ids.numel())

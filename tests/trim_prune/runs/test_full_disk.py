@@ -10,7 +10,7 @@ import pytest
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, prune
-from trim_prune.runs.folder import unfinished
+from trim_prune.runs.journal import unfinished
 
 RECIPE = {"sparsity": 0.5, "samples": 3, "seqlen": 16, "rows": "uniform"}
 

@@ -10,7 +10,7 @@ from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, load_model, prune
 from trim_prune.models.shards import Shards, weight_files
-from trim_prune.runs.folder import unfinished
+from trim_prune.runs.journal import unfinished
 from trim_prune.states import PairedStates, States
 
 BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "batch_size": 3}
@@ -257,3 +257,60 @@ def test_two_runs_do_not_write_one_output(folder, text, tmp_path):
     with pytest.raises(StoppedError):
         prune(folder, BASE, [text], out=out, on_event=begin_another)
     assert prune(folder, BASE, [text], out=out).out == out
+
+
+@pytest.mark.parametrize("finished", [True, False], ids=["finished", "unfinished"])
+@pytest.mark.parametrize("recipe", ["wanda", "correction", "permuted"])
+def test_the_blocks_before_one_are_taken_from_an_earlier_run(recipe, finished, folder, whole, content, text, tmp_path):
+    recipe, old = BASE | RECIPES[recipe], tmp_path / "old"
+    if finished:
+        prune(folder, recipe, [text], out=old)
+    else:
+        with pytest.raises(StoppedError):
+            prune(folder, recipe, [text], out=old, on_event=stop_at("block", 3))
+    changed = recipe | ({"pattern": "keep 1 of 4", "sparsity": 0.75} if "pattern" in recipe else {"sparsity": 0.7})
+    events = []
+    result = prune(folder, recipe, [text], out=tmp_path / "same", from_run=old, from_block=2, on_event=events.append)
+    assert [event.data["block"] for event in events if event.kind == "block"] == [2, 3]
+    assert content(tmp_path / "same") == content(whole(recipe))
+    assert len(result.linears) == 7 * BLOCKS
+    other = prune(folder, changed, [text], out=tmp_path / "other", from_run=old, from_block=2)
+    shares = [round(linear.sparsity, 1) for linear in other.linears]
+    wanted = 0.8 if "pattern" in recipe else 0.7
+    assert shares == [0.5] * 14 + [wanted] * 14
+    assert json.loads((tmp_path / "other" / "run.json").read_text())["sparsity"]["pruned"] == other.sparsity.pruned
+
+
+def test_a_run_from_a_block_goes_on_too(folder, content, text, tmp_path):
+    prune(folder, BASE, [text], out=tmp_path / "old")
+    options = {"from_run": tmp_path / "old", "from_block": 1}
+    changed = BASE | {"sparsity": 0.7}
+    prune(folder, changed, [text], out=tmp_path / "whole", **options)
+    with pytest.raises(StoppedError):
+        prune(folder, changed, [text], out=tmp_path / "out", on_event=stop_at("block", 2), **options)
+    with pytest.raises(TrimPruneError, match=r"differs in earlier\.(block|results)"):
+        prune(folder, changed, [text], out=tmp_path / "out", from_run=tmp_path / "old", from_block=2)
+    prune(folder, changed, [text], out=tmp_path / "out", **options)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"from_block": 1}, r"takes that run, the block and a new output(.|\n)*from_block: 1"),
+        ({"from_run": "nowhere"}, "takes that run, the block and a new output"),
+        ({"from_run": "nowhere", "from_block": 1}, r"no earlier run to go on from(.|\n)*nowhere(.|\n)*run\.json"),
+        ({"from_run": "old", "from_block": 0}, r"does not have the blocks before(.|\n)*1 to 4(.|\n)*0"),
+        ({"from_run": "old", "from_block": 5}, r"does not have the blocks before(.|\n)*1 to 4(.|\n)*5"),
+        ({"from_run": "other", "from_block": 1}, r"the earlier run is of another model(.|\n)*layers\.0"),
+    ],
+)
+def test_an_earlier_run_that_does_not_serve_is_refused(options, message, folder, tokenizer, text, tmp_path):
+    prune(folder, BASE, [text], out=tmp_path / "old")
+    other = make_model("llama", num_hidden_layers=BLOCKS, intermediate_size=40)
+    prune(other, BASE, [text], tokenizer=tokenizer, out=tmp_path / "other")
+    if "from_run" in options:
+        options = options | {"from_run": tmp_path / options["from_run"]}
+    with pytest.raises(TrimPruneError, match=message):
+        prune(folder, BASE, [text], out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

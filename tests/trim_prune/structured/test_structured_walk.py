@@ -87,8 +87,8 @@ def test_what_a_mode_cannot_hold_is_said_before_the_work(tokenizer, text):
         recipe = StructuredRecipe.build({"params": 0.85, "mode": mode, "samples": 4, "seqlen": 16})
         prune(make_model(family), recipe, [text], tokenizer=tokenizer, on_event=events.append)
         kinds = [event.kind for event in events]
-        assert kinds.index("plan") < kinds.index("calibration")
-        return [event.data["message"] for event in events if event.kind == "plan"]
+        assert kinds.index("note") < kinds.index("calibration")
+        return [event.data["message"] for event in events if event.kind == "note"]
 
     assert notes("llama", "ragged") == [
         "mode ragged: each block gets its own size; load it with trim_prune.load",

@@ -1,0 +1,71 @@
+"""An earlier run of the same model, whose first blocks another run takes over."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..errors import TrimPruneError
+from ..models.output import MASK_FILE
+from ..models.shards import Shards, weight_files
+from ..runfile import RUN_FILE
+from .journal import JOURNAL_FILE, read_entries, unfinished
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The blocks before ``block`` of a run that ended in ``folder``, or stopped on the way there.
+
+    ``results``: of their linears, as plain values.
+    """
+
+    folder: Path
+    block: int
+    shards: Shards
+    masks: Shards
+    results: Sequence[Mapping[str, Any]]
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """For the fingerprint of the run that takes them over."""
+        return {"earlier.folder": str(self.folder), "earlier.block": self.block, "earlier.results": self.results}
+
+
+def open_earlier(folder: Path, block: int) -> Earlier:
+    """Find what the run left.
+
+    Raises:
+        TrimPruneError: it left nothing, or fewer blocks than are wanted.
+    """
+    folder = folder.absolute()
+    try:
+        if (folder / RUN_FILE).is_file():
+            model = folder
+            results = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["linears"]
+            results = [{key: value for key, value in result.items() if key != "sparsity"} for result in results]
+        else:
+            model = unfinished(folder) / "model"
+            entries = read_entries(unfinished(folder) / JOURNAL_FILE)
+            results = [result for entry in entries for result in entry.get("results", [])]
+        shards, masks = Shards(model, weight_files(model)), Shards(model, [MASK_FILE])
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise TrimPruneError(
+            "no earlier run to go on from",
+            where=str(folder),
+            expected=f"the --out of a run that is finished ({RUN_FILE}, {MASK_FILE}) or unfinished",
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    done = 1 + max((result["block"] for result in results), default=-1)
+    if not 1 <= block <= done:
+        raise TrimPruneError(
+            "the earlier run does not have the blocks before that one",
+            where=str(folder),
+            expected=f"from_block from 1 to {done}",
+            got=str(block),
+        )
+    return Earlier(folder, block, shards, masks, [result for result in results if result["block"] < block])
