@@ -90,7 +90,7 @@ def _write(
     events.emit("phase", name="write")
     with write_errors(result.out or folder):
         with timings.phase("write"):
-            write_smaller(loaded, plan.parts, plan.recipe.mode, folder, events.warn)
+            write_smaller(loaded, plan.parts, plan.recipe.mode, folder)
         with timings.phase("check"):
             check = check_written(loaded.model, prompt, folder)
         result = replace(result, check=check)
