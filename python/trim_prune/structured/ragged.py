@@ -19,7 +19,6 @@ from ..options import Strict, Whole
 from .parts import BlockParts, find_parts
 from .shrink import resize
 
-
 GENERATION_FILE = "generation_config.json"
 
 
