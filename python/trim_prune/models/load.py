@@ -204,7 +204,7 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     except Exception as error:
         raise _unreadable("GGUF file", error, source.gguf) from error
     # transformers marks the dequantised model as quantised and would refuse to save or reload it.
-    model.config = copy.deepcopy(model.config)
+    model.config, model.hf_quantizer = copy.deepcopy(model.config), None
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return LoadedModel(model.eval(), tokenizer, source, problems, license=license_)

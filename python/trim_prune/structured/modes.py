@@ -19,8 +19,8 @@ CHANNELS = ("intermediate_size", "ffn_dim")
 
 MEANING: Mapping[Mode, str] = {
     "ragged": "each block gets its own size; load it with trim_prune.load",
-    "uniform": "every block gets the same size, so layer ratios cannot differ; config.json says it, and anything that "
-    "reads the original reads it",
+    "uniform": "every block gets the same size, so layer ratios cannot differ; config.json says it, and "
+    "AutoModelForCausalLM loads it",
     "masked": "shapes stay and what goes is zero: neither smaller nor faster, loads like the original",
 }
 

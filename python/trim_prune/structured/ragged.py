@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from ..models.load import STRUCTURE_FILE
 from ..options import Strict, Whole
 from .parts import BlockParts, find_parts
 from .shrink import resize
+
+GENERATION_FILE = "generation_config.json"
 
 
 class BlockSizes(Strict):
@@ -36,7 +39,25 @@ class Structure(Strict):
     blocks: tuple[BlockSizes, ...]
 
 
-def write_structure(parts: Sequence[BlockParts], folder: Path) -> None:
+def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path) -> None:
+    """Write the weights under the names that they have in memory, the configuration, and structure.json beside it.
+
+    Not by save_pretrained, which gives some weights the names of older checkpoints, for transformers to translate.
+    """
+    from huggingface_hub import save_torch_state_dict
+
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], model.dtype
+    config.save_pretrained(folder)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+    # transformers 4 keeps a list of the tied names, transformers 5 a table.
+    tied = list(getattr(model, "_tied_weights_keys", None) or [])
+    save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
+    _write_structure(parts, folder)
+
+
+def _write_structure(parts: Sequence[BlockParts], folder: Path) -> None:
     """Write structure.json for blocks as they are now."""
     sizes = []
     for each in parts:
@@ -59,7 +80,7 @@ def load_ragged(folder: Path, config: Any, dtype: torch.dtype | None) -> Any:
         TrimPruneError: structure.json is not what it should be, or does not fit the configuration or the weights.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     structure = _read(folder / STRUCTURE_FILE)
     with init_empty_weights():
@@ -75,6 +96,8 @@ def load_ragged(folder: Path, config: Any, dtype: torch.dtype | None) -> Any:
     for block, sizes in zip(blocks, structure.blocks, strict=True):
         _resize(block, config, sizes)
     _fill(model, folder, dtype)
+    if (folder / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from ..models.load import STRUCTURE_FILE, LoadedModel
-from ..models.output import copy_companions, save_companions, save_weights
+from ..models.output import copy_companions
 from .parts import BlockParts
-from .ragged import write_structure
+from .ragged import write_ragged
 from .recipe import Mode
 
 CONFIG_FILE = "config.json"
+SIZES = (CONFIG_FILE, STRUCTURE_FILE)
 
 
 def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path) -> None:
@@ -25,25 +26,36 @@ def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, 
     parameters in memory are rounded to that type: they stay what was written.
     """
     source, computed = loaded.source.folder, loaded.model.dtype
+    ragged = mode == "ragged" or (mode == "masked" and is_ragged(source))
     stored = computed if source is None else _stored_dtype(source, computed)
     _round(loaded.model, stored)
     try:
-        save_weights(loaded.model, folder)
-        save_companions(loaded, folder)
+        if ragged:
+            write_ragged(loaded.model, parts, folder)
+        else:
+            loaded.model.save_pretrained(folder)
     finally:
         _round(loaded.model, computed)
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
     if source is not None:
-        config = (folder / CONFIG_FILE).read_bytes()
-        copy_companions(source, folder)
-        (folder / CONFIG_FILE).write_bytes(config)
-    (folder / STRUCTURE_FILE).unlink(missing_ok=True)
-    if mode != "uniform" and (mode == "ragged" or is_ragged(source)):
-        write_structure(parts, folder)
+        _copy_companions(source, folder)
 
 
 def is_ragged(folder: Path | None) -> bool:
     """Whether a model folder holds blocks that differ in size."""
     return folder is not None and (folder / STRUCTURE_FILE).is_file()
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
+    """What stands beside the weights of the source, but for the files that say the sizes."""
+    said = {name: (folder / name).read_bytes() for name in SIZES if (folder / name).is_file()}
+    copy_companions(source, folder)
+    for name in SIZES:
+        if name in said:
+            (folder / name).write_bytes(said[name])
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _stored_dtype(source: Path, computed: torch.dtype) -> torch.dtype:

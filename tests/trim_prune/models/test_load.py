@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,6 +166,19 @@ def test_only_a_converted_tokenizer_is_compared_with_the_file(
     monkeypatch.setattr("trim_prune.models.load.tokenizer_problems", lambda *_: ["converted badly"])
     loaded = load_model(tmp_path if converted else llama_folder, gguf=file)
     assert loaded.warnings == (["converted badly"] if converted else [])
+
+
+def test_a_dequantised_model_can_be_saved_by_transformers(tokenizer, tmp_path, monkeypatch):
+    model = make_model("llama")
+    model.hf_quantizer = SimpleNamespace(quantization_config=SimpleNamespace(quant_method="gguf"))
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: model)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda *_, **__: tokenizer)
+    monkeypatch.setattr("trim_prune.models.load.tokenizer_problems", lambda *_: [])
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(ValueError, match="quantized"):
+        model.save_pretrained(tmp_path / "out")
+    load_model(tmp_path / "model.gguf").model.save_pretrained(tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 64, b"not a model at all" * 9])

@@ -117,6 +117,21 @@ def test_a_model_is_written_in_the_type_that_it_is_stored_in(mode, tokenizer, te
 
 
 @pytest.mark.usefixtures("no_check")
+def test_it_writes_text_as_the_dense_model_would(tokenizer, text, tmp_path):
+    model = make_model("llama")
+    model.generation_config.update(max_new_tokens=7, eos_token_id=999)
+    source = save_model(tmp_path / "source", model, tokenizer)
+    (source / "LICENSE.md").write_text("mine")
+    result = prune(source, StructuredRecipe.build(RECIPE), [text], out=tmp_path / "out")
+    reloaded = load(tmp_path / "out")
+    assert (reloaded.generation_config.max_new_tokens, reloaded.generation_config.eos_token_id) == (7, 999)
+    written = reloaded.generate(TOKENS[:1, :5], do_sample=False, pad_token_id=0)
+    assert written.shape == (1, 12)
+    assert torch.equal(written, result.model.generate(TOKENS[:1, :5], do_sample=False, pad_token_id=0))
+    assert (tmp_path / "out" / "LICENSE.md").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_check")
 def test_tied_embeddings_are_stored_once_and_tied_again(tokenizer, text, tmp_path):
     model = make_model("llama", tie_word_embeddings=True)
     prune(model, StructuredRecipe.build(RECIPE), [text], tokenizer=tokenizer, out=tmp_path / "out")
@@ -137,7 +152,7 @@ def ragged(tokenizer, text, tmp_path_factory):
         for each, block in zip(parts, result.model.model.layers, strict=True):
             for part in each:
                 object.__setattr__(part.block, "module", block)
-        write_smaller(LoadedModel(result.model, tokenizer, Source("llama")), parts, "ragged", partial, lambda _: None)
+        write_smaller(LoadedModel(result.model, tokenizer, Source("llama")), parts, "ragged", partial)
     return folder
 
 
