@@ -40,7 +40,7 @@ def compare(
         return
     table = Table(box=None, pad_edge=False)
     for name, numeric in RUN_COLUMNS:
-        table.add_column(name, justify="right" if numeric else "left")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for row in run_rows(comparison):
         table.add_row(*row)
     Console().print(table)

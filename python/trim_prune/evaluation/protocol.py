@@ -50,15 +50,20 @@ def require_alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
         )
 
 
-def shared(evaluations: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Mapping[str, Any]]]:
-    """Of several models, what was measured of all of them by like protocols: one of each, in the order of the first."""
-    first, *others = evaluations
-    found = []
-    for wanted in first:
-        same = [next((x for x in reversed(other) if _alike(wanted, x)), None) for other in others]
-        if None not in same:
-            found.append([wanted, *(x for x in same if x is not None)])
-    return found
+def shared(evaluations: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """What was measured of two models or more by like protocols, results by the name of the model.
+
+    ``evaluations``: by the name of the model, in the order in which they were measured.
+    """
+    groups: list[dict[str, Any]] = []
+    for name, measured in evaluations.items():
+        for found in measured:
+            group = next((group for group in groups if _alike(group, found)), None)
+            if group is None:
+                group = {"kind": found["kind"], "protocol": found["protocol"], "results": {}}
+                groups.append(group)
+            group["results"][name] = found["results"]
+    return [group for group in groups if len(group["results"]) > 1]
 
 
 def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

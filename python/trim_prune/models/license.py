@@ -24,10 +24,13 @@ def license_of_folder(folder: Path) -> str | None:
 
 
 def license_of_gguf(file: Path) -> str | None:
-    """As the file's own field names it."""
+    """As the file's own field names it; a file that cannot be read names none, which its reader says for itself."""
     from gguf import GGUFReader
 
-    found = GGUFReader(file).fields.get("general.license")
+    try:
+        found = GGUFReader(file).fields.get("general.license")
+    except (OSError, ValueError):
+        return None
     return None if found is None else _word(found.contents())
 
 

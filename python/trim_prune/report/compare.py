@@ -76,25 +76,16 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _evaluations(runs: Sequence[Run]) -> dict[str, Any]:
-    """What was measured of all by one protocol, and why other perplexities are not compared."""
-    measured = [[x for x in run.evaluations if x["of"] == "pruned"] for run in runs]
+    """What was measured of several by one protocol, and why other perplexities are not compared."""
+    measured = {run.name: [x for x in run.evaluations if x["of"] == "pruned"] for run in runs}
     found = shared(measured)
+    compared = {name for group in found if group["kind"] == "perplexity" for name in group["results"]}
+    last = {name: [x for x in all_ if x["kind"] == "perplexity"][-1:] for name, all_ in measured.items()}
+    protocols = {name: x[0]["protocol"] for name, x in last.items() if x}
     refused = []
-    perplexities = [[x for x in evaluations if x["kind"] == "perplexity"] for evaluations in measured]
-    if not any(group[0]["kind"] == "perplexity" for group in found):
-        first = perplexities[0][-1:]
-        for run, others in zip(runs[1:], perplexities[1:], strict=True):
-            if first and others:
-                unlike = "; ".join(differences(first[0]["protocol"], others[-1]["protocol"])) or "other runs lack it"
-                refused.append(f"The perplexities of {runs[0].name} and {run.name} are not compared: {unlike}.")
-    return {
-        "evaluations": [
-            {
-                "kind": group[0]["kind"],
-                "protocol": group[0]["protocol"],
-                "results": {run.name: x["results"] for run, x in zip(runs, group, strict=True)},
-            }
-            for group in found
-        ],
-        "refused": refused,
-    }
+    for name, protocol in protocols.items():
+        other = next((other for other in protocols if other != name), None)
+        if name not in compared and other is not None:
+            unlike = "; ".join(differences(protocols[other], protocol))
+            refused.append(f"The perplexities of {other} and {name} are not compared: {unlike}.")
+    return {"evaluations": found, "refused": refused}

@@ -21,11 +21,15 @@ def test_every_difference_is_named():
         require_alike(PROTOCOL, other)
 
 
-def test_only_what_all_share_is_side_by_side():
+def test_only_what_two_share_is_side_by_side():
     def measured(value, **changes):
         return evaluation("perplexity", "pruned", "m", PROTOCOL | changes, {"perplexity": value})
 
     first = [measured(1.0), measured(2.0, seqlen=64)]
-    second = [measured(3.0, seqlen=64), measured(4.0, seqlen=64), measured(5.0, seqlen=8)]
-    found = shared([first, second])
-    assert [[x["results"]["perplexity"] for x in group] for group in found] == [[2.0, 4.0]]
+    second = [measured(3.0, seqlen=64), measured(4.0, seqlen=64, data="elsewhere"), measured(5.0, seqlen=8)]
+    third = [measured(6.0) | {"kind": "speed"}, measured(7.0, seqlen=8)]
+    found = shared({"a": first, "b": second, "c": third, "d": []})
+    assert [{name: x["perplexity"] for name, x in group["results"].items()} for group in found] == [
+        {"a": 2.0, "b": 4.0},
+        {"b": 5.0, "c": 7.0},
+    ]

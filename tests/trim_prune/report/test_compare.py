@@ -55,7 +55,7 @@ def test_the_table_and_the_page_show_each_run(runs, tmp_path, invoke):
     assert "keep 2 of 4" in page
     assert page.count("<svg ") == 4
     assert "<script" not in page
-    assert "Nothing was measured of all of them" in page
+    assert "Nothing was measured of two of them" in page
 
 
 def test_the_facts_are_json(runs, invoke):
@@ -70,6 +70,7 @@ def test_perplexities_of_one_protocol_stand_side_by_side(run_folder, invoke, tmp
     folders = [
         run_folder("trim", evaluations=[measured(20.5, data="b.txt"), measured(1.0, seqlen=8)]),
         run_folder("best", evaluations=[measured(10.25)]),
+        run_folder("nm"),
     ]
     code, printed, _ = invoke("compare", *folders, "--out", tmp_path / "compare.html")
     assert code == 0
