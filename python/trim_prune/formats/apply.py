@@ -7,13 +7,11 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ..errors import TrimPruneError
-from ..models.load import resolve
 from ..models.output import copy_companions, write_index
 from ..models.shards import INDEX_FILE, tensor_names
 from ..models.staging import check_output, output_folder, protect_inputs, write_errors
 from .files import open_tensors
-from .linears import names_in
+from .linears import dense_folder, names_in
 from .masks import MASK_FILE, Masks, count_bits, save_masks
 
 
@@ -25,9 +23,7 @@ def apply_masks(model: Path, masks: Masks, out: Path, *, overwrite: bool = False
     """
     check_output(out, overwrite)
     protect_inputs(out, {"model": model})
-    source = resolve(model).folder
-    if source is None:
-        raise TrimPruneError("masks are applied to a model folder with safetensors", where=str(model))
+    source = dense_folder(model)
     weights = {stored: weight for weight, stored in names_in(source, masks).items()}
     with output_folder(out) as folder, write_errors(out):
         for shard in tensor_names(source):

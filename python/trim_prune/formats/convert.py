@@ -17,7 +17,7 @@ from trim_kernels import pack_bits, pack_values, unpack_bits
 from trim_kernels.checks import WEIGHT_DTYPES
 
 from ..errors import TrimPruneError
-from ..models.load import PACKED_FILE, resolve
+from ..models.load import PACKED_FILE
 from ..models.output import copy_companions
 from ..models.shards import INDEX_FILE, tensor_names
 from ..models.staging import check_output, output_folder, protect_inputs, write_errors
@@ -25,7 +25,7 @@ from ..pattern import Keep
 from ..runfile import RUN_FILE
 from .files import open_tensors
 from .indices import are_smaller, pack_indices, unpack_indices
-from .linears import linear_shapes, names_in, read_stored
+from .linears import dense_folder, linear_shapes, names_in, read_stored
 from .masks import MASK_FILE, Masks, open_mask_file, save_masks
 from .packed import INDICES, MASK, VALUES, Contents, PackedTensor, open_packed
 
@@ -51,7 +51,7 @@ def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
     """
     check_output(out, overwrite)
     protect_inputs(out, {"model": source})
-    source = _dense_folder(source)
+    source = dense_folder(source)
     masks, patterns = _masks_to_pack(source), _patterns(source)
     names = {stored: weight for weight, stored in names_in(source, masks).items()}
     contents = Contents(masks=(source / MASK_FILE).is_file(), shards={}, tensors={})
@@ -96,15 +96,6 @@ def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
     return sizes
 
 
-def _dense_folder(source: Path) -> Path:
-    if (source / PACKED_FILE).is_file():
-        raise TrimPruneError("the model is packed already", where=str(source), fix="trim-prune unpack")
-    folder = resolve(source).folder
-    if folder is None:
-        raise TrimPruneError("only a model folder with safetensors is packed", where=str(source))
-    return folder
-
-
 def _masks_to_pack(source: Path) -> Masks:
     if (source / MASK_FILE).is_file():
         return open_mask_file(source / MASK_FILE)
@@ -114,7 +105,7 @@ def _masks_to_pack(source: Path) -> Masks:
 
 
 def _patterns(source: Path) -> dict[str, Keep]:
-    """The pattern of each weight that run.json gives one."""
+    """The pattern of each weight that run.json gives one, where its places take fewer bits than a mask."""
     if not (source / RUN_FILE).is_file():
         return {}
     run = json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
@@ -122,7 +113,9 @@ def _patterns(source: Path) -> dict[str, Keep]:
     return {
         name: pattern
         for name, layout in layouts.items()
-        if layout and (pattern := PackedTensor(weight=name, shape=(0, 0), layout=layout).pattern) is not None
+        if layout
+        and (pattern := PackedTensor(weight=name, shape=(0, 0), layout=layout).pattern) is not None
+        and are_smaller(pattern)
     }
 
 
@@ -143,10 +136,15 @@ def _pack_shard(
     return tensors, packed
 
 
-def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[str, Keep]) -> dict[str, Tensor] | None:
-    """The parts of a packed tensor; None if its type cannot be packed."""
+def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[str, Keep]) -> dict[str, Tensor]:
+    """The parts of a packed tensor."""
     if weight.dtype not in WEIGHT_DTYPES:
-        return None
+        raise TrimPruneError(
+            "a linear has a type that is not packed",
+            where=name,
+            expected="float32, bfloat16 or float16",
+            got=str(weight.dtype).removeprefix("torch."),
+        )
     masks.require_fit(of, weight)
     bits = masks[of]
     values = pack_values(weight, bits)
@@ -164,9 +162,9 @@ def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[
 
 
 def _indices(kept: Tensor, pattern: Keep) -> Tensor | None:
-    """The places of what is kept, if they take fewer bits than the mask; None too if it does not follow the pattern."""
+    """The places of what is kept; None if it does not follow the pattern."""
     columns = kept.shape[1]
-    if not are_smaller(pattern) or bool((kept.sum(1) != pattern.of_row(columns)).any()):
+    if bool((kept.sum(1) != pattern.of_row(columns)).any()):
         return None
     indices = pack_indices(kept, pattern)
     return indices if torch.equal(unpack_indices(indices, pattern, columns), kept) else None

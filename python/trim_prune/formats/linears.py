@@ -10,15 +10,25 @@ from torch import Tensor
 
 from ..errors import TrimPruneError
 from ..models.discover import find_blocks
-from ..models.load import resolve
+from ..models.load import PACKED_FILE, resolve
 from ..models.shards import Shards, weight_files
+
+
+def dense_folder(source: Path) -> Path:
+    """The folder, if its weights are in ordinary safetensors files."""
+    folder = resolve(source).folder if source.exists() else None
+    if folder is None:
+        raise TrimPruneError("no model folder with safetensors", where=str(source))
+    if (folder / PACKED_FILE).is_file():
+        raise TrimPruneError("the model folder is packed", where=str(source), fix="trim-prune unpack it first")
+    return folder
 
 
 def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """[R, C] of the weights of all linears in the blocks, by their names in the model; no weight is read."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    resolve(folder)
+    dense_folder(folder)
     try:
         config = AutoConfig.from_pretrained(folder)
         with torch.device("meta"):

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import trim_prune
 from trim_prune import TrimPruneError, prune
+from trim_prune.formats.apply import apply_masks
 from trim_prune.formats.convert import pack_model, unpack_model
 from trim_prune.formats.indices import are_smaller, index_bits, pack_indices, unpack_indices
 from trim_prune.formats.packed import open_packed
@@ -178,6 +179,15 @@ def test_pruned_weights_that_are_not_zero_are_not_thrown_away(tokenizer, tmp_pat
     assert list(tmp_path.glob("*packed*")) == []
 
 
+def test_a_type_that_is_not_packed_is_refused(tokenizer, tmp_path):
+    pruned = pruned_folder(tmp_path, tokenizer)
+    tensors = load_file(pruned / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"] = tensors["model.layers.0.mlp.up_proj.weight"].double()
+    save_file(tensors, pruned / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrimPruneError, match=r"a type that is not packed(.|\n)*up_proj(.|\n)*float64"):
+        pack_model(pruned, tmp_path / "packed")
+
+
 @pytest.fixture
 def packed(tokenizer, tmp_path):
     pack_model(pruned_folder(tmp_path, tokenizer), tmp_path / "packed")
@@ -227,8 +237,11 @@ def test_transformers_does_not_take_it_for_a_dense_folder(packed):
 
 
 def test_what_cannot_be_packed_or_loaded(packed, tmp_path):
-    with pytest.raises(TrimPruneError, match="packed already"):
-        pack_model(packed, tmp_path / "again")
+    for write in (pack_model, lambda folder, out: apply_masks(folder, open_masks(folder), out)):
+        with pytest.raises(TrimPruneError, match=r"the model folder is packed(.|\n)*trim-prune unpack"):
+            write(packed, tmp_path / "again")
+        with pytest.raises(TrimPruneError, match=r"no (model folder with safetensors|such file or folder of masks)"):
+            write(tmp_path / "nowhere", tmp_path / "again")
     with pytest.raises(TrimPruneError, match="no model folder at"):
         trim_prune.load(tmp_path / "nowhere")
     with pytest.raises(TrimPruneError, match="the output folder is the model's own"):
