@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from trim_kernels import unpack_bits
@@ -19,31 +17,11 @@ from ..digest import checksum
 from ..errors import TrimPruneError
 from ..permutation import Move
 from ..results import LinearResult
+from .companions import copy_companions, save_companions
 from .discover import Block
 from .load import LoadedModel
-from .shards import INDEX_FILE, SINGLE_FILE, Shards, make_file, weight_files
-
-MASK_FILE = "masks.safetensors"
-MASK_FORMAT = "trim-prune-masks"
-MASK_VERSION = "1"
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "*.py",
-    "LICENSE*",
-    "NOTICE*",
-)
+from .masks import MASK_FILE, make_masks
+from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 
 
 class Output:
@@ -79,13 +57,7 @@ class Output:
             tied = list(getattr(model, "_tied_weights_keys", None) or [])
             save_torch_state_dict(model.state_dict(), self.folder, shared_tensors_to_discard=tied)
         _write_index(self.folder)
-        shapes = {
-            linear.weight_name: tuple(linear.module.weight.shape) for block in self._blocks for linear in block.linears
-        }
-        about = {"format": MASK_FORMAT, "version": MASK_VERSION, "shapes": shapes}
-        packed = {name: (rows, -(-columns // 8)) for name, (rows, columns) in sorted(shapes.items())}
-        # One key: safetensors writes several in an order that changes from run to run.
-        make_file(self.folder / MASK_FILE, packed, {MASK_FORMAT: json.dumps(about, sort_keys=True)})
+        make_masks(self.folder, [linear for block in self._blocks for linear in block.linears])
         self.open()
 
     def open(self) -> None:
@@ -183,9 +155,9 @@ class Output:
     def finish(self, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
         """Add configuration and tokenizer, and check what was written."""
         if self._loaded.source.folder is not None:
-            _copy_companions(self._loaded.source.folder, self.folder)
+            copy_companions(self._loaded.source.folder, self.folder)
         else:
-            _save_companions(self._loaded, self.folder)
+            save_companions(self._loaded, self.folder)
         self._verify(results, kept_zeros)
 
     def _content(
@@ -229,27 +201,6 @@ class Output:
                 pruned = ~unpack_bits(self._masks.get(name), weight.shape[1])
                 where = f"{self._shards.places[key].file}, {key}"
                 _check_counts(where, weight, pruned, counts[name], kept_zeros[name])
-
-
-class WrittenMasks(Mapping[str, Tensor]):
-    """The masks of a pruned model folder, each read when it is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / MASK_FILE
-
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._file, "pt") as file:
-            if name not in file.keys():  # noqa: SIM118 - not a dict
-                raise KeyError(name)
-            mask: Tensor = file.get_tensor(name)
-        return mask
-
-    def __iter__(self) -> Iterator[str]:
-        with safe_open(self._file, "pt") as file:
-            return iter(file.keys())
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
 
 
 def _stored(loaded: LoadedModel, blocks: Sequence[Block]) -> tuple[Shards | None, Mapping[int, Mapping[str, str]]]:
@@ -314,23 +265,3 @@ def _write_index(folder: Path) -> None:
     size = (folder / SINGLE_FILE).stat().st_size
     index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, SINGLE_FILE)}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _save_companions(loaded: LoadedModel, folder: Path) -> None:
-    config = copy.deepcopy(loaded.model.config)
-    # What save_pretrained of the model would add: loaders choose the class by the first and the type by the second.
-    config.architectures, config.dtype = [type(loaded.model).__name__], loaded.model.dtype
-    config.save_pretrained(folder)
-    if getattr(loaded.model, "generation_config", None) is not None:
-        loaded.model.generation_config.save_pretrained(folder)
-    if loaded.tokenizer is not None:
-        loaded.tokenizer.save_pretrained(folder)
-
-
-def _copy_companions(source: Path, folder: Path) -> None:
-    for pattern in COPIED:
-        for file in source.glob(pattern):
-            if file.is_file():
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)

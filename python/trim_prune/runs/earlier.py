@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..errors import TrimPruneError
-from ..models.output import MASK_FILE
+from ..models.masks import MASK_FILE
 from ..models.shards import Shards, weight_files
 from ..runfile import RUN_FILE
 from .journal import JOURNAL_FILE, read_entries, unfinished

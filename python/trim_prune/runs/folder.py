@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from ..errors import TrimPruneError
 from ..models.discover import Block, Linear
 from ..models.output import Output
 from ..models.staging import publish, repair, write_errors
-from ..pattern import Keep
 from ..permutation import Move
 from ..results import LinearResult
 from ..states import States
 from .earlier import Earlier
+from .entries import budget_of, plain
 from .fingerprint import Fingerprint, refuse_other
 from .journal import JOURNAL_FILE, Journal, unfinished
 from .writer import Writer
@@ -43,10 +41,16 @@ class Run:
         """Open the folder, or make it.
 
         Raises:
-            TrimPruneError: another process writes the same output.
+            TrimPruneError: another process writes the same output, or something else has that name.
         """
         self.out, self.folder = out, unfinished(out)
         self.model = self.folder / "model"
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / JOURNAL_FILE).is_file():
+            raise TrimPruneError(
+                "a folder that no run has left is in the way",
+                where=str(self.folder),
+                fix="move it, or choose another --out",
+            )
         try:
             self._journal = Journal(self.folder / JOURNAL_FILE)
         except BlockingIOError as error:
@@ -144,7 +148,7 @@ class Run:
     def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
         """How the target was divided; None if it was not yet."""
         entry = next((entry for entry in self._journal.entries if "budgets" in entry), None)
-        return None if entry is None else dict(zip(linears, map(_budget, entry["budgets"]), strict=True))
+        return None if entry is None else dict(zip(linears, map(budget_of, entry["budgets"]), strict=True))
 
     def keep_budgets(self, budgets: Mapping[Linear, Budget]) -> None:
         """Note how the target was divided, unless that is known."""
@@ -202,7 +206,7 @@ class Run:
             "block": index,
             "inputs": digests[0],
             "outputs": digests[1],
-            "results": [_plain(result) for result in results],
+            "results": [plain(result) for result in results],
             "seconds": dict(seconds),
         }
 
@@ -266,38 +270,10 @@ def run_folder(out: Path, resume: bool, warn: Callable[[str], None]) -> Iterator
         raise
 
 
-def results_of(entry: Mapping[str, Any]) -> list[LinearResult]:
-    """The results of the linears of a finished block."""
-    return [_result(result) for result in entry["results"]]
-
-
-def _budget(entry: Sequence[int]) -> Budget:
-    return Budget(entry[0], Keep(*entry[1:]) if entry[1:] else None)
-
-
-def _plain(result: LinearResult) -> dict[str, Any]:
-    """As JSON takes it: numbers that are not finite as words."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in vars(result).items()
-    }
-
-
-def _result(entry: Mapping[str, Any]) -> LinearResult:
-    values = dict(entry)
-    for field in fields(LinearResult):
-        value = values[field.name]
-        if isinstance(value, list):
-            values[field.name] = tuple(value)
-        elif isinstance(value, str) and "float" in str(field.type):
-            values[field.name] = float(value)
-    return LinearResult(**values)
-
-
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """All tensors of a file of ours, in memory of their own; None if it is not there, or damaged."""
+    """All tensors of a file of ours, mapped into memory; None if it is not there, or damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError):
         return None
