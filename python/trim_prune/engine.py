@@ -222,7 +222,7 @@ def walk(
             run.keep_budgets(plan.budgets)
             results += resumed(run, plan.blocks, states, plan.device, events, timings)
         entering = checksum(states.tensors()) if run is not None else ""
-        for block in plan.blocks[len({result.block for result in results}) :]:
+        for block in plan.blocks[0 if run is None else len(run.done) :]:
             start = time.perf_counter()
             own: dict[str, Tensor] = {}
             with on_device(block, plan.device):

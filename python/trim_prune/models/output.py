@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from trim_kernels import unpack_bits
@@ -43,34 +45,45 @@ class Output:
         """Whether the model comes from a folder, and will have other names than there."""
         return self._source is None and self._loaded.source.folder is not None
 
-    def prepare(self) -> None:
-        """Make the files, in which only the blocks are missing."""
-        model, source = self._loaded.model, self._source
+    def prepare(self, anew: bool) -> None:
+        """Make the files, in which only the blocks are missing, and wait until they are on the disk.
+
+        ``anew``: whether no block is in them yet. Otherwise those that are there stay; checksums tell which those are.
+        """
+        source = self._source
         if source is not None:
             source.outline(self.folder, {key for keys in self._keys.values() for key in keys.values()})
             if (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
                 shutil.copyfile(source.folder / INDEX_FILE, self.folder / INDEX_FILE)
-        else:
-            from huggingface_hub import save_torch_state_dict
-
-            # transformers 4 keeps a list of the tied names, transformers 5 a table.
-            tied = list(getattr(model, "_tied_weights_keys", None) or [])
-            save_torch_state_dict(model.state_dict(), self.folder, shared_tensors_to_discard=tied)
+        elif anew or not self._is_whole():
+            self._save()
         _write_index(self.folder)
         make_masks(self.folder, [linear for block in self._blocks for linear in block.linears])
-        self.open()
+        self._open()
+        for path in self.folder.glob("*.safetensors*"):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
-    def open(self) -> None:
-        """Find the files that another process made.
+    def _is_whole(self) -> bool:
+        try:
+            Shards(self.folder, weight_files(self.folder))
+        except (OSError, SafetensorError):
+            return False
+        return True
 
-        Raises:
-            TrimPruneError, OSError, SafetensorError: they are not there, or damaged.
-        """
+    def _save(self) -> None:
+        """The model from memory, before it is pruned."""
+        from huggingface_hub import save_torch_state_dict
+
+        model = self._loaded.model
+        # transformers 4 keeps a list of the tied names, transformers 5 a table.
+        tied = list(getattr(model, "_tied_weights_keys", None) or [])
+        save_torch_state_dict(model.state_dict(), self.folder, shared_tensors_to_discard=tied)
+
+    def _open(self) -> None:
         self._shards = Shards(self.folder, weight_files(self.folder))
         self._masks = Shards(self.folder, [MASK_FILE])
         if self._source is not None:
-            if self._shards.places != self._source.places:
-                raise OSError("the files are not laid out as those of the model")
             return
         names = {b.index: [f"{b.name}.{name}" for name, _ in b.module.named_parameters()] for b in self._blocks}
         places = self._shards.places
@@ -189,7 +202,7 @@ class Output:
         Each mask must prune exactly ``prune_count`` weights, all of them zero, and no other weight may be zero but the
         ``kept_zeros``: kept weights whose value was zero to begin with.
         """
-        self.open()
+        self._open()
         assert self._shards is not None
         assert self._masks is not None
         counts = {f"{result.name}.weight": result.prune_count for result in results}

@@ -32,9 +32,9 @@ GRADIENTS_FILE = "gradients.safetensors"
 class Run:
     """A run and its folder, ``<out>.unfinished``.
 
-    In the folder: ``model``, the output as far as it is done; ``journal.jsonl``, one line for the fingerprint, one when
-    the files of the output are laid out, one for the layer budget, and one for each block that is written;
-    ``states-N.safetensors``, the hidden states that enter block N; ``gradients.safetensors``.
+    In the folder: ``model``, the output as far as it is done; ``journal.jsonl``, one line for the fingerprint, one for
+    the layer budget, and one for each block that is written; ``states-N.safetensors``, the hidden states that enter
+    block N; ``gradients.safetensors``.
     """
 
     def __init__(self, out: Path) -> None:
@@ -102,11 +102,14 @@ class Run:
         """
         self._output, self._blocks = output, blocks
         if self.worth_keeping:
-            refuse_other(self._journal.entries[0]["fingerprint"], fingerprint, self.folder)
+            refuse_other(self._journal.entries[0].get("fingerprint", {}), fingerprint, self.folder)
         if output.renamed:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
         with write_errors(self.out):
-            self._lay_out(fingerprint, output)
+            if not (goes_on := self.worth_keeping):
+                self._journal.keep(0)
+                self._journal.add({"fingerprint": fingerprint})
+            output.prepare(anew=not goes_on)
             if earlier is not None:
                 self._take_over(earlier, output)
             for entry, block in zip(self.done, blocks, strict=False):
@@ -116,18 +119,6 @@ class Run:
                     break
         self.kept_zeros = {name: zeros for entry in self.done for name, zeros in entry["kept_zeros"].items()}
         self._begun = True
-
-    def _lay_out(self, fingerprint: Fingerprint, output: Output) -> None:
-        if not self.worth_keeping:
-            self._journal.keep(0)
-            self._journal.add({"fingerprint": fingerprint})
-            output.prepare()
-            return
-        try:
-            output.open()
-        except (TrimPruneError, OSError, SafetensorError):
-            # Blocks that lost their place are found by their checksums.
-            output.prepare()
 
     def _take_over(self, earlier: Earlier, output: Output) -> None:
         for block in self._blocks[len(self.done) : earlier.block]:
