@@ -133,6 +133,15 @@ def _budgets(
             budgets = [Budget(count) for count in exact_counts(sparsities, sizes, limits, total)]
     except ValueError as error:
         raise TrimPruneError(f"layer budget {recipe.layers!r}: {error}") from error
+    except RuntimeError as error:
+        # What torch says of tensors without memory.
+        if "meta" not in str(error):
+            raise
+        raise TrimPruneError(
+            f"layer budget {recipe.layers!r} reads weights that are on the disk",
+            got=str(error).splitlines()[0],
+            fix="read those of a block inside: with request.on_device(block)",
+        ) from error
     return dict(zip(linears, budgets, strict=True))
 
 
