@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
@@ -21,7 +20,8 @@ from .events import Event, EventLog, Events, Listener
 from .layers_file import write_layers
 from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
-from .models.output import Output, WrittenMasks
+from .models.masks import WrittenMasks
+from .models.output import Output
 from .models.staging import check_output, protect_inputs, write_errors
 from .permutation import require_scipy
 from .recipe import Recipe
@@ -173,7 +173,7 @@ def prune(
             memory=timings.memory,
             warnings=events.warnings,
             out=None if out is None else Path(out),
-            load=partial(_pruned, loaded, recipe, out, trust_remote_code),
+            load=_pruned(loaded, recipe, out, trust_remote_code),
         )
         if run is not None:
             events.emit("phase", name="write")
@@ -245,12 +245,19 @@ def _earlier(from_run: str | Path | None, from_block: int | None, out: str | Pat
     return open_earlier(Path(from_run).expanduser(), from_block)
 
 
-def _pruned(loaded: LoadedModel, recipe: Recipe, out: str | Path | None, trust_remote_code: bool) -> nn.Module:
-    """The pruned model: in memory as it was given or loaded, or, if it never was there, from the output folder."""
-    if loaded.store is not None and out is not None:
-        loaded = load_model(out, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code)
-    pruned: nn.Module = loaded.model
-    return pruned
+def _pruned(
+    loaded: LoadedModel, recipe: Recipe, out: str | Path | None, trust_remote_code: bool
+) -> Callable[[], nn.Module]:
+    """What gives the pruned model: from memory, or, if it never was there as a whole, from the output folder."""
+    if loaded.store is None or out is None:
+        return lambda: loaded.model
+
+    def load() -> nn.Module:
+        written = load_model(out, dtype=recipe.dtype, device=recipe.device, trust_remote_code=trust_remote_code)
+        pruned: nn.Module = written.model
+        return pruned
+
+    return load
 
 
 def _as_recipe(recipe: AnyRecipe | dict[str, Any] | str | Path) -> AnyRecipe:

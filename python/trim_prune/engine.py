@@ -134,6 +134,15 @@ def _budgets(
             budgets = [Budget(count) for count in exact_counts(sparsities, sizes, limits, total)]
     except ValueError as error:
         raise TrimPruneError(f"layer budget {recipe.layers!r}: {error}") from error
+    except RuntimeError as error:
+        # What torch says of tensors without memory.
+        if "meta" not in str(error):
+            raise
+        raise TrimPruneError(
+            f"layer budget {recipe.layers!r} reads weights that are on the disk",
+            got=str(error).splitlines()[0],
+            fix="read those of a block inside: with request.on_device(block)",
+        ) from error
     return dict(zip(linears, budgets, strict=True))
 
 
@@ -224,7 +233,7 @@ def walk(
             results += resumed(run, plan.blocks, states, plan.device, events, timings)
         events.emit("plan", linears=_plan_facts(plan))
         entering = checksum(states.tensors()) if run is not None else ""
-        for block in plan.blocks[len({result.block for result in results}) :]:
+        for block in plan.blocks[0 if run is None else len(run.done) :]:
             events.emit("block_start", block=block.index, blocks=len(plan.blocks), name=block.name)
             start = time.perf_counter()
             own: dict[str, Tensor] = {}

@@ -13,8 +13,9 @@ from .errors import TrimPruneError
 from .formats.linears import names_in, read_stored
 from .formats.masks import MASK_FILE, Masks, count_bits, save_masks
 from .formats.sources import open_masks
+from .models.companions import copy_companions, save_companions
 from .models.load import LoadedModel, load_model
-from .models.output import copy_companions, save_companions, save_weights
+from .models.output import save_weights, write_index
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
 from .training import keep_zeros
 
@@ -61,6 +62,7 @@ def merge_lora(
         # From memory: an adapter may change any tensor, also those that no mask is of.
         whole = replace(loaded, model=merged.to(stored))
         save_weights(whole.model, folder)
+        write_index(folder)
         save_companions(whole, folder)
         if loaded.source.folder is not None:
             copy_companions(loaded.source.folder, folder)

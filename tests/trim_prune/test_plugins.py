@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from tiny_models import linears_of, make_model, zeros
@@ -103,6 +105,27 @@ def test_a_layer_budget_of_nan_is_refused_before_any_work():
     trim_prune.register_layer_budget("wrong")(lambda request: [float("nan")] * len(request.linears))
     with pytest.raises(TrimPruneError, match="layer budget 'wrong': a sparsity of nan is not a number"):
         prune(make_model("llama"), BASE | {"score": "magnitude", "layers": "wrong"})
+
+
+def test_a_layer_budget_reads_weights_of_a_model_on_the_disk_block_by_block(llama_folder, tmp_path):
+    def means(request, on_device):
+        found = {}
+        for block, linears in request.blocks.items():
+            with on_device(block):
+                found |= {linear: float(linear.module.weight.abs().mean()) for linear in linears}
+        return [found[linear] for linear in request.linears]
+
+    recipe = BASE | {"score": "magnitude", "rows": "uniform"}
+    trim_prune.register_layer_budget("means")(lambda request: means(request, request.on_device))
+    trim_prune.register_layer_budget("careless")(lambda request: means(request, lambda _: nullcontext()))
+    ours = prune(llama_folder, recipe | {"layers": "means"}, out=tmp_path / "out")
+    theirs = prune(llama_folder, recipe | {"layers": "careless"})
+    counts, expected = ([linear.prune_count for linear in result.linears] for result in (ours, theirs))
+    assert counts == expected
+    assert len(set(counts)) > 4
+    message = r"layer budget 'careless' reads weights that are on the disk(.|\n)*with request\.on_device\(block\)"
+    with pytest.raises(TrimPruneError, match=message):
+        prune(llama_folder, recipe | {"layers": "careless"}, out=tmp_path / "other")
 
 
 @pytest.mark.parametrize("count", [0, 1, 13, 15])

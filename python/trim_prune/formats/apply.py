@@ -7,7 +7,8 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from ..models.output import copy_companions, write_index
+from ..models.companions import copy_companions
+from ..models.output import write_index
 from ..models.shards import INDEX_FILE, tensor_names
 from ..models.staging import check_output, output_folder, protect_inputs, write_errors
 from .files import open_tensors

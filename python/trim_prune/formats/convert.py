@@ -17,8 +17,8 @@ from trim_kernels import pack_bits, pack_values, unpack_bits
 from trim_kernels.checks import WEIGHT_DTYPES
 
 from ..errors import TrimPruneError
+from ..models.companions import copy_companions
 from ..models.load import PACKED_FILE
-from ..models.output import copy_companions
 from ..models.shards import INDEX_FILE, tensor_names
 from ..models.staging import check_output, output_folder, protect_inputs, write_errors
 from ..pattern import Keep

@@ -56,10 +56,7 @@ class BlocksOnDisk:
             self._ahead = following, self._thread.submit(self._read, following)
         self._empty[index] = dict(block.module.named_parameters())
         for name, parameter in self._empty[index].items():
-            tensor = tensors.pop(name)
-            if device.type == "cuda":
-                tensor = tensor.pin_memory()
-            _put(block.module, name, nn.Parameter(tensor.to(device, non_blocking=True), parameter.requires_grad))
+            _put(block.module, name, nn.Parameter(tensors.pop(name).to(device), parameter.requires_grad))
         block.module.to(device)
 
     def drop(self, block: Block) -> None:

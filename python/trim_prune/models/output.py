@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -11,39 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from trim_kernels import unpack_bits
 
 from ..digest import checksum
 from ..errors import TrimPruneError
-from ..formats.masks import MASK_FILE, mask_metadata
+from ..formats.masks import MASK_FILE
 from ..permutation import Move
 from ..results import LinearResult
+from .companions import copy_companions, save_companions
 from .discover import Block
-from .load import STRUCTURE_FILE, LoadedModel
-from .shards import INDEX_FILE, SINGLE_FILE, Shards, make_file, weight_files
-
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates/*.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
-    STRUCTURE_FILE,
-    "*.py",
-    "LICENSE*",
-    "NOTICE*",
-)
+from .load import LoadedModel
+from .masks import make_masks
+from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 
 
 class Output:
@@ -65,34 +47,36 @@ class Output:
         """Whether the model comes from a folder, and will have other names than there."""
         return self._source is None and self._loaded.source.folder is not None
 
-    def prepare(self) -> None:
-        """Make the files, in which only the blocks are missing."""
+    def prepare(self, anew: bool) -> None:
+        """Make the files, in which only the blocks are missing, and wait until they are on the disk.
+
+        ``anew``: whether no block is in them yet. Otherwise those that are there stay; checksums tell which those are.
+        """
         source = self._source
         if source is not None:
             source.outline(self.folder, {key for keys in self._keys.values() for key in keys.values()})
             if (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
                 shutil.copyfile(source.folder / INDEX_FILE, self.folder / INDEX_FILE)
-            write_index(self.folder)
-        else:
+        elif anew or not self._is_whole():
             save_weights(self._loaded.model, self.folder)
-        shapes = {
-            linear.weight_name: tuple(linear.module.weight.shape) for block in self._blocks for linear in block.linears
-        }
-        packed = {name: (rows, -(-columns // 8)) for name, (rows, columns) in sorted(shapes.items())}
-        make_file(self.folder / MASK_FILE, packed, mask_metadata(shapes))
-        self.open()
+        write_index(self.folder)
+        make_masks(self.folder, [linear for block in self._blocks for linear in block.linears])
+        self._open()
+        for path in self.folder.glob("*.safetensors*"):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
-    def open(self) -> None:
-        """Find the files that another process made.
+    def _is_whole(self) -> bool:
+        try:
+            Shards(self.folder, weight_files(self.folder))
+        except (OSError, SafetensorError):
+            return False
+        return True
 
-        Raises:
-            TrimPruneError, OSError, SafetensorError: they are not there, or damaged.
-        """
+    def _open(self) -> None:
         self._shards = Shards(self.folder, weight_files(self.folder))
         self._masks = Shards(self.folder, [MASK_FILE])
         if self._source is not None:
-            if self._shards.places != self._source.places:
-                raise OSError("the files are not laid out as those of the model")
             return
         names = {b.index: [f"{b.name}.{name}" for name, _ in b.module.named_parameters()] for b in self._blocks}
         places = self._shards.places
@@ -211,7 +195,7 @@ class Output:
         Each mask must prune exactly ``prune_count`` weights, all of them zero, and no other weight may be zero but the
         ``kept_zeros``: kept weights whose value was zero to begin with.
         """
-        self.open()
+        self._open()
         assert self._shards is not None
         assert self._masks is not None
         counts = {f"{result.name}.weight": result.prune_count for result in results}
@@ -223,27 +207,6 @@ class Output:
                 pruned = ~unpack_bits(self._masks.get(name), weight.shape[1])
                 where = f"{self._shards.places[key].file}, {key}"
                 _check_counts(where, weight, pruned, counts[name], kept_zeros[name])
-
-
-class WrittenMasks(Mapping[str, Tensor]):
-    """The masks of a pruned model folder, each read when it is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / MASK_FILE
-
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._file, "pt") as file:
-            if name not in file.keys():  # noqa: SIM118 - not a dict
-                raise KeyError(name)
-            mask: Tensor = file.get_tensor(name)
-        return mask
-
-    def __iter__(self) -> Iterator[str]:
-        with safe_open(self._file, "pt") as file:
-            return iter(file.keys())
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
 
 
 def _stored(loaded: LoadedModel, blocks: Sequence[Block]) -> tuple[Shards | None, Mapping[int, Mapping[str, str]]]:
@@ -307,7 +270,6 @@ def save_weights(model: Any, folder: Path) -> None:
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
     save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
-    write_index(folder)
 
 
 def write_index(folder: Path) -> None:
@@ -318,25 +280,3 @@ def write_index(folder: Path) -> None:
     size = (folder / SINGLE_FILE).stat().st_size
     index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(names, SINGLE_FILE)}
     (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def save_companions(loaded: LoadedModel, folder: Path) -> None:
-    """Write configuration and tokenizer of a model as they are in memory."""
-    config = copy.deepcopy(loaded.model.config)
-    # What save_pretrained of the model would add: loaders choose the class by the first and the type by the second.
-    config.architectures, config.dtype = [type(loaded.model).__name__], loaded.model.dtype
-    config.save_pretrained(folder)
-    if getattr(loaded.model, "generation_config", None) is not None:
-        loaded.model.generation_config.save_pretrained(folder)
-    if loaded.tokenizer is not None:
-        loaded.tokenizer.save_pretrained(folder)
-
-
-def copy_companions(source: Path, folder: Path) -> None:
-    """Copy what stands beside the weights in a model folder: configuration, tokenizer, code, licences."""
-    for pattern in COPIED:
-        for file in source.glob(pattern):
-            if file.is_file():
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)

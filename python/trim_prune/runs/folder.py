@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,11 @@ from ..errors import TrimPruneError
 from ..models.discover import Block, Linear
 from ..models.output import Output
 from ..models.staging import publish, repair, write_errors
-from ..pattern import Keep
 from ..permutation import Move
 from ..results import LinearResult
 from ..states import States
 from .earlier import Earlier
+from .entries import budget_of, plain
 from .fingerprint import Fingerprint, refuse_other
 from .journal import JOURNAL_FILE, Journal, unfinished
 from .writer import Writer
@@ -34,19 +32,25 @@ GRADIENTS_FILE = "gradients.safetensors"
 class Run:
     """A run and its folder, ``<out>.unfinished``.
 
-    In the folder: ``model``, the output as far as it is done; ``journal.jsonl``, one line for the fingerprint, one when
-    the files of the output are laid out, one for the layer budget, and one for each block that is written;
-    ``states-N.safetensors``, the hidden states that enter block N; ``gradients.safetensors``.
+    In the folder: ``model``, the output as far as it is done; ``journal.jsonl``, one line for the fingerprint, one for
+    the layer budget, and one for each block that is written; ``states-N.safetensors``, the hidden states that enter
+    block N; ``gradients.safetensors``.
     """
 
     def __init__(self, out: Path) -> None:
         """Open the folder, or make it.
 
         Raises:
-            TrimPruneError: another process writes the same output.
+            TrimPruneError: another process writes the same output, or something else has that name.
         """
         self.out, self.folder = out, unfinished(out)
         self.model = self.folder / "model"
+        if self.folder.is_dir() and any(self.folder.iterdir()) and not (self.folder / JOURNAL_FILE).is_file():
+            raise TrimPruneError(
+                "a folder that no run has left is in the way",
+                where=str(self.folder),
+                fix="move it, or choose another --out",
+            )
         try:
             self._journal = Journal(self.folder / JOURNAL_FILE)
         except BlockingIOError as error:
@@ -98,11 +102,14 @@ class Run:
         """
         self._output, self._blocks = output, blocks
         if self.worth_keeping:
-            refuse_other(self._journal.entries[0]["fingerprint"], fingerprint, self.folder)
+            refuse_other(self._journal.entries[0].get("fingerprint", {}), fingerprint, self.folder)
         if output.renamed:
             warn("transformers renames weights of this model while loading; it is saved under the new names")
         with write_errors(self.out):
-            self._lay_out(fingerprint, output)
+            if not (goes_on := self.worth_keeping):
+                self._journal.keep(0)
+                self._journal.add({"fingerprint": fingerprint})
+            output.prepare(anew=not goes_on)
             if earlier is not None:
                 self._take_over(earlier, output)
             for entry, block in zip(self.done, blocks, strict=False):
@@ -112,18 +119,6 @@ class Run:
                     break
         self.kept_zeros = {name: zeros for entry in self.done for name, zeros in entry["kept_zeros"].items()}
         self._begun = True
-
-    def _lay_out(self, fingerprint: Fingerprint, output: Output) -> None:
-        if not self.worth_keeping:
-            self._journal.keep(0)
-            self._journal.add({"fingerprint": fingerprint})
-            output.prepare()
-            return
-        try:
-            output.open()
-        except (TrimPruneError, OSError, SafetensorError):
-            # Blocks that lost their place are found by their checksums.
-            output.prepare()
 
     def _take_over(self, earlier: Earlier, output: Output) -> None:
         for block in self._blocks[len(self.done) : earlier.block]:
@@ -144,7 +139,7 @@ class Run:
     def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
         """How the target was divided; None if it was not yet."""
         entry = next((entry for entry in self._journal.entries if "budgets" in entry), None)
-        return None if entry is None else dict(zip(linears, map(_budget, entry["budgets"]), strict=True))
+        return None if entry is None else dict(zip(linears, map(budget_of, entry["budgets"]), strict=True))
 
     def keep_budgets(self, budgets: Mapping[Linear, Budget]) -> None:
         """Note how the target was divided, unless that is known."""
@@ -202,7 +197,7 @@ class Run:
             "block": index,
             "inputs": digests[0],
             "outputs": digests[1],
-            "results": [_plain(result) for result in results],
+            "results": [plain(result) for result in results],
             "seconds": dict(seconds),
         }
 
@@ -266,38 +261,10 @@ def run_folder(out: Path, resume: bool, warn: Callable[[str], None]) -> Iterator
         raise
 
 
-def results_of(entry: Mapping[str, Any]) -> list[LinearResult]:
-    """The results of the linears of a finished block."""
-    return [_result(result) for result in entry["results"]]
-
-
-def _budget(entry: Sequence[int]) -> Budget:
-    return Budget(entry[0], Keep(*entry[1:]) if entry[1:] else None)
-
-
-def _plain(result: LinearResult) -> dict[str, Any]:
-    """As JSON takes it: numbers that are not finite as words."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in vars(result).items()
-    }
-
-
-def _result(entry: Mapping[str, Any]) -> LinearResult:
-    values = dict(entry)
-    for field in fields(LinearResult):
-        value = values[field.name]
-        if isinstance(value, list):
-            values[field.name] = tuple(value)
-        elif isinstance(value, str) and "float" in str(field.type):
-            values[field.name] = float(value)
-    return LinearResult(**values)
-
-
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """All tensors of a file of ours, in memory of their own; None if it is not there, or damaged."""
+    """All tensors of a file of ours, mapped into memory; None if it is not there, or damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError):
         return None

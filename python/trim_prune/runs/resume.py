@@ -15,7 +15,8 @@ from ..models.discover import Block
 from ..results import LinearResult
 from ..states import States
 from ..timing import Timings
-from .folder import Run, results_of
+from .entries import results_of
+from .folder import Run
 
 
 def resumed(

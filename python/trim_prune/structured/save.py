@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..models.companions import copy_companions
 from ..models.load import STRUCTURE_FILE, LoadedModel
-from ..models.output import copy_companions
 from .parts import BlockParts
 from .ragged import write_ragged
 from .recipe import Mode

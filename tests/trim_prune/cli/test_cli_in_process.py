@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from trim_prune import __version__, evaluate
+from trim_prune import __version__, engine, evaluate
 from trim_prune.cli.main import app
 
 TINY = ["--samples", 2, "--seqlen", 16]
@@ -244,3 +244,51 @@ def test_an_error_in_our_own_code_is_not_hidden(error, invoke, monkeypatch, tmp_
     monkeypatch.setattr("trim_prune.cli.prune.run_prune", broken)
     with pytest.raises(error):
         invoke("prune", "model", "--sparsity", 0.5, "--out", tmp_path / "out")
+
+
+@pytest.fixture
+def stopped(invoke, llama_folder, text_file, tmp_path, monkeypatch):
+    """A command that Ctrl-C stopped in its second block, and what it printed."""
+    command = ["prune", llama_folder, "--sparsity", 0.5, "--data", text_file, *TINY, "--out", tmp_path / "out"]
+    prune_linear = engine._prune_linear
+
+    def interrupted(plan, linear, *rest):
+        if linear.block == 1:
+            raise KeyboardInterrupt
+        return prune_linear(plan, linear, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_prune_linear", interrupted)
+        code, _, progress = invoke(*command)
+    assert code == 130
+    return command, progress
+
+
+def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(stopped, invoke, tmp_path):
+    command, progress = stopped
+    assert f"1 of 2 blocks are done and kept in {tmp_path / 'out'}.unfinished: the same command goes on" in progress
+    code, _, progress = invoke(*command)
+    assert code == 0
+    assert "going on after block 1/2" in progress
+    assert (tmp_path / "out" / "run.json").is_file()
+
+
+def test_another_command_is_refused_unless_it_begins_anew(stopped, invoke):
+    command = [*stopped[0], "--seed", 1]
+    code, _, errors = invoke(*command)
+    assert code == 2
+    assert "differs in recipe.seed" in errors
+    code, _, progress = invoke(*command, "--no-resume")
+    assert code == 0
+    assert "going on" not in progress
+
+
+def test_a_block_to_begin_with_and_an_earlier_run_are_given_together(stopped, invoke, tmp_path):
+    command, earlier = stopped[0], ["--from-run", tmp_path / "out"]
+    changed = [*command[:-1], tmp_path / "changed", "--score", "magnitude"]
+    code, _, errors = invoke(*changed, *earlier)
+    assert code == 2
+    assert "give --from-run, --from-block and --out" in errors
+    assert invoke(*changed, *earlier, "--from-block", 1)[0] == 0
+    run = json.loads((tmp_path / "changed" / "run.json").read_text())
+    assert [linear["block"] for linear in run["linears"]] == [0] * 7 + [1] * 7

@@ -65,8 +65,18 @@ def test_a_kill_while_overwriting_loses_neither_the_old_nor_the_new(
 @pytest.mark.parametrize("name", ["a[1]", "with space", "näme*"])
 def test_odd_names_work(name, llama_folder, text, tmp_path, leftovers):
     (tmp_path / f"{name}.unfinished" / "model").mkdir(parents=True)
+    (tmp_path / f"{name}.unfinished" / "journal.jsonl").touch()
     prune(llama_folder, BASE, [text], out=tmp_path / name)
     assert leftovers(tmp_path) == [name]
+
+
+def test_a_folder_of_ours_by_name_only_is_left_alone(llama_folder, text, tmp_path):
+    (tmp_path / "out.unfinished").mkdir()
+    (tmp_path / "out.unfinished" / "notes.txt").write_text("mine")
+    for resume in (True, False):
+        with pytest.raises(TrimPruneError, match=r"no run has left is in the way(.|\n)*out\.unfinished"):
+            prune(llama_folder, BASE, [text], out=tmp_path / "out", resume=resume)
+    assert (tmp_path / "out.unfinished" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

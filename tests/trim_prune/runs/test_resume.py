@@ -217,6 +217,9 @@ def damage(kind, run):
         file.unlink()
     elif kind == "the masks":
         (run / "model" / "masks.safetensors").write_bytes(b"")
+    elif kind == "the embedding":
+        file = next(path for path in sorted((run / "model").glob("model-*")) if b"embed_tokens" in path.read_bytes())
+        file.write_bytes(file.read_bytes()[:-50] + bytes(50))
     elif kind == "the states":
         (run / "states-3.safetensors").write_bytes(b"nothing")
     elif kind == "a line":
@@ -231,6 +234,7 @@ def damage(kind, run):
         ("a truncated shard", 1),
         ("a missing shard", 1),
         ("the masks", None),
+        ("the embedding", 3),
         ("the states", 3),
         ("a line", 2),
     ],
