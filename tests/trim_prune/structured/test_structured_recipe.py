@@ -13,7 +13,7 @@ NAMES = presets.names(presets.STRUCTURED)
 
 
 def test_all_presets_are_known():
-    assert NAMES == ["slimllm"]
+    assert NAMES == ["slimllm", "smaller"]
     assert not set(NAMES) & set(presets.names())
 
 
