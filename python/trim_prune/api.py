@@ -117,7 +117,7 @@ def prune(
                 if missing := missing_packages():
                     events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
                 write_run(result, loaded, calibration, str(plan.device), folder)
-            try_report(folder, result.out.name if result.out else folder.name, events.warn)
+            try_report(folder, (result.out or folder).absolute().name, events.warn)
         events.emit("finish", seconds=timings.seconds)
     return result
 
