@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from .budgets.layers import LAYER_BUDGETS
@@ -20,6 +21,7 @@ from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
+from .models.wrappers import unwrap
 from .permutation import require_scipy
 from .recipe import Recipe
 from .results import PruneResult
@@ -74,6 +76,8 @@ def prune(
     # Before the model is loaded, which may take minutes.
     source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
+        # What is compiled would neither call our pass-through blocks nor let products be watched.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
         if folder is not None:
             log = EventLog(folder / EVENT_FILE)
@@ -108,9 +112,9 @@ def prune(
             events.emit("phase", name="write")
             with write_errors(result.out or folder):
                 with timings.phase("write"):
-                    kept_zeros = write_model(loaded, masks, moves, folder, events.warn)
-                    write_masks(masks, linears, folder)
-                    verify(folder, linears, kept_zeros, getattr(loaded.model, "base_model_prefix", ""))
+                    written = write_model(loaded, plan.linears, masks, moves, folder, events.warn)
+                    write_masks(written.tensors, folder)
+                    verify(folder, linears, written.kept_zeros)
                 write_layers(result, folder)
                 write_run(result, loaded.source.name, calibration, str(plan.device), folder)
         events.emit("finish", seconds=timings.seconds)
@@ -161,7 +165,8 @@ def _load(
             got=f"dtype: {recipe.dtype}",
             fix="convert it yourself: model.to(...)",
         )
-    return LoadedModel(model, tokenizer, Source(type(model).__name__))
+    inner = unwrap(model)
+    return LoadedModel(inner, tokenizer, Source(type(inner).__name__))
 
 
 def _calibrate(loaded: LoadedModel, recipe: Recipe, text: Text) -> Calibration:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .calibration.statistics import Collector
 from .models.capture import Call, Captured
-from .models.discover import Block
+from .models.discover import Block, find_linears
+from .models.watch import watched
 
 
 class States:
@@ -76,18 +76,11 @@ class PairedStates(States):
 
 @contextmanager
 def _inputs(block: Block, module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What the block's linears, as they are in ``module``, are called with; by their names."""
+    """What the block's linears, as they are in ``module``, are called with; by their names, without experts.
+
+    The tokens that an expert sees in one model are not those that it sees in another.
+    """
     found: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Any:
-        return lambda _, args: found.__setitem__(name, args[0])
-
-    handles = [
-        module.get_submodule(linear.name.removeprefix(f"{block.name}.")).register_forward_pre_hook(hook(linear.name))
-        for linear in block.linears
-    ]
-    try:
+    linears = [linear for linear in find_linears(module, block.name, block.index) if not linear.routed]
+    with watched(linears, lambda linear, inputs, _: found.__setitem__(linear.name, inputs)):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

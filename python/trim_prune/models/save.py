@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,16 +14,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trim_kernels import unpack_bits
-
 from ..errors import TrimPruneError
 from ..permutation import Move
 from ..results import LinearResult
+from .discover import Linear
 from .load import INDEX_FILE, SINGLE_FILE, LoadedModel
+from .masks import unpack
+from .stored import Convert, Stored, as_files, as_parameters, conversion
+from .wrappers import plain_state
 
 MASK_FILE = "masks.safetensors"
 MASK_FORMAT = "trim-prune-masks"
-MASK_VERSION = "1"
+MASK_VERSION = "2"
 COPIED = (
     "config.json",
     "generation_config.json",
@@ -35,110 +38,146 @@ COPIED = (
     "*.tiktoken",
     "chat_template*",
     "additional_chat_templates/*.jinja",
-    "preprocessor_config.json",
-    "processor_config.json",
+    "*processor_config.json",
     "*.py",
     "LICENSE*",
     "NOTICE*",
 )
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written, by the names of the files. ``kept_zeros``: how many kept weights of each tensor are zero."""
+
+    tensors: Stored
+    kept_zeros: Mapping[str, int]
+
+
 def write_model(
     loaded: LoadedModel,
+    linears: Sequence[Linear],
     masks: Mapping[str, Tensor],
     moves: Sequence[Move],
     folder: Path,
     warn: Callable[[str], None],
-) -> dict[str, int]:
-    """Write weights, configuration and tokenizer; returns the kept weights that are zero, by weight name.
+) -> Written:
+    """Write weights, configuration and tokenizer. ``masks``: by parameter names, see :class:`PruneResult`.
 
     From a folder: shard by shard, every tensor with its stored type; what was not pruned is copied from the
     source, so that nothing is lost when the run computed in another type, and moved as the run moved it; beside the
     model, one shard at a time is held in memory. Otherwise from memory.
     """
     model, source = loaded.model, loaded.source.folder
-    state = model.state_dict()
-    stored = None
-    if source is not None:
-        changed = [*masks, *(move.parameter for move in moves)]
-        stored = _stored_names(source, getattr(model, "base_model_prefix", ""), changed)
-        _copy_companions(source, folder)
-    else:
+    state = plain_state(model)
+    if source is None:
         _save_companions(loaded, folder)
-    if source is not None and stored is not None:
-        kept_zeros = _rewrite_shards(source, stored, state, masks, moves, folder)
     else:
-        if source is not None:
-            warn("transformers renames weights of this model while loading; it is saved under the new names")
-        kept_zeros = _write_state(model, state, masks, folder)
+        _copy_companions(source, folder)
+        prefix, shards = getattr(model, "base_model_prefix", ""), _shards(source)
+        known = set().union(*shards.values())
+        moved = _stored_names(known, prefix, [move.parameter for move in moves])
+        tensors = _as_in(known, prefix, linears, state, masks, conversion(model))
+        if tensors is not None and moved is not None:
+            renamed = [move._replace(parameter=moved[move.parameter]) for move in moves]
+            kept_zeros = _rewrite_shards(source, shards, tensors, renamed, folder)
+            _write_index(folder)
+            return Written(tensors, kept_zeros)
+        warn("transformers renames weights of this model while loading; it is saved under the new names")
+    written = _write_state(model, linears, state, masks, folder)
     _write_index(folder)
-    return kept_zeros
+    return written
 
 
-def write_masks(masks: Mapping[str, Tensor], results: Sequence[LinearResult], folder: Path) -> None:
-    """Write masks.safetensors: per weight uint8 [R, ceil(C/8)], bit 1 = kept, little bit order."""
+def write_masks(tensors: Stored, folder: Path) -> None:
+    """Write masks.safetensors: per pruned tensor uint8 [..., ceil(C/8)], bit 1 = kept, little bit order.
+
+    A mask has the name and, unpacked, the shape of the tensor that it lies over; the metadata name those tensors whose
+    matrices are [inputs, outputs].
+    """
     about = {
         "format": MASK_FORMAT,
         "version": MASK_VERSION,
-        "shapes": {f"{result.name}.weight": list(result.shape) for result in results},
+        "shapes": {name: list(weight.shape) for name, weight in tensors.weights.items()},
+        "transposed": sorted(tensors.transposed),
     }
     # One key: safetensors writes several in an order that changes from run to run.
     metadata = {MASK_FORMAT: json.dumps(about, sort_keys=True)}
-    save_file({name: mask.contiguous() for name, mask in masks.items()}, folder / MASK_FILE, metadata)
+    save_file({name: mask.contiguous() for name, mask in tensors.masks.items()}, folder / MASK_FILE, metadata)
 
 
-def verify(folder: Path, results: Sequence[LinearResult], kept_zeros: Mapping[str, int], prefix: str) -> None:
+def verify(folder: Path, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
     """Reopen what was written and count.
 
-    Each mask must prune exactly ``prune_count`` weights, all of them zero, and no other weight may be zero but the
-    ``kept_zeros``: kept weights whose value was zero to begin with.
+    The masks must prune exactly the ``prune_count`` of all linears together, what they prune must be zero, and no other
+    weight may be zero but the ``kept_zeros``: kept weights whose value was zero to begin with.
     """
-    counts = {f"{result.name}.weight": result.prune_count for result in results}
-    stored = _stored_names(folder, prefix, counts) or {}
+    total = 0
     with safe_open(folder / MASK_FILE, "pt") as masks:
         for shard, names in _shards(folder).items():
             with safe_open(folder / shard, "pt") as file:
-                for name in (name for name in counts if stored[name] in names):
-                    weight = file.get_tensor(stored[name])
-                    pruned = ~unpack_bits(masks.get_tensor(name), weight.shape[1])
-                    _check_counts(f"{shard}, {stored[name]}", weight, pruned, counts[name], kept_zeros[name])
+                for name in sorted(names & kept_zeros.keys()):
+                    weight = file.get_tensor(name)
+                    pruned = ~unpack(masks.get_tensor(name), tuple(weight.shape))
+                    total += _checked_count(f"{shard}, {name}", weight, pruned, kept_zeros[name])
+    wanted = sum(result.prune_count for result in results)
+    if total != wanted:
+        raise _not_what_was_computed(str(folder), f"{wanted} pruned weights", f"{total} pruned weights")
 
 
-def _check_counts(where: str, weight: Tensor, pruned: Tensor, prune_count: int, kept_zeros: int) -> None:
+def _checked_count(where: str, weight: Tensor, pruned: Tensor, kept_zeros: int) -> int:
+    """How many weights a mask prunes; an error unless it agrees with the tensor."""
     masked, zeros, stray = int(pruned.sum()), _zeros(weight), int(torch.count_nonzero(weight[pruned]))
-    if (masked, zeros, stray) != (prune_count, prune_count + kept_zeros, 0):
-        raise TrimPruneError(
-            "the written model is not what was computed",
-            where=where,
-            expected=f"{prune_count} pruned weights, all zero, and {kept_zeros} zeros among the kept ones",
-            got=f"{masked} pruned weights, {stray} of them not zero, and {zeros} zeros in all",
-            fix="check the disk; the output folder was not created",
+    if (zeros, stray) != (masked + kept_zeros, 0):
+        raise _not_what_was_computed(
+            where,
+            f"{masked} pruned weights, all zero, and {kept_zeros} zeros among the kept ones",
+            f"{stray} pruned weights that are not zero, and {zeros} zeros in all",
         )
+    return masked
+
+
+def _not_what_was_computed(where: str, expected: str, got: str) -> TrimPruneError:
+    return TrimPruneError(
+        "the written model is not what was computed",
+        where=where,
+        expected=expected,
+        got=got,
+        fix="check the disk; the output folder was not created",
+    )
+
+
+def _as_in(
+    known: Set[str],
+    prefix: str,
+    linears: Sequence[Linear],
+    state: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    convert: Convert,
+) -> Stored | None:
+    """The pruned tensors in the form in which a folder with these names has them; None if it is of another form."""
+    names = _stored_names(known, prefix, masks)
+    if names is not None:
+        return as_parameters(linears, state, masks).renamed(names)
+    tensors = as_files(linears, state, masks, convert)
+    names = _stored_names(known, prefix, tensors.weights)
+    return None if names is None else tensors.renamed(names)
 
 
 def _rewrite_shards(
-    source: Path,
-    stored: Mapping[str, str],
-    state: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    moves: Sequence[Move],
-    folder: Path,
+    source: Path, shards: Mapping[str, Set[str]], pruned: Stored, moves: Sequence[Move], folder: Path
 ) -> dict[str, int]:
-    pruned = {stored[name]: name for name in masks}
     kept_zeros = {}
-    for shard in _shards(source):
+    for shard in shards:
         with safe_open(source / shard, "pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         for move in moves:
-            key = stored[move.parameter]
-            if key in tensors:
-                tensors[key] = move.of(tensors[key])
-        for key in tensors.keys() & pruned.keys():
-            name = pruned[key]
-            kept = unpack_bits(masks[name], state[name].shape[1])
-            tensors[key] = _merge(tensors[key], state[name].cpu(), kept)
-            kept_zeros[name] = _zeros(tensors[key][kept])
+            if move.parameter in tensors:
+                tensors[move.parameter] = move.of(tensors[move.parameter])
+        for name in tensors.keys() & pruned.masks.keys():
+            kept = unpack(pruned.masks[name], tuple(tensors[name].shape))
+            tensors[name] = _merge(tensors[name], pruned.weights[name].cpu(), kept)
+            kept_zeros[name] = _zeros(tensors[name][kept])
         save_file(tensors, folder / shard, metadata)
     if not (source / SINGLE_FILE).is_file():
         shutil.copyfile(source / INDEX_FILE, folder / INDEX_FILE)
@@ -152,14 +191,34 @@ def _merge(stored: Tensor, computed: Tensor, kept: Tensor) -> Tensor:
 
 
 def _write_state(
-    model: nn.Module, state: dict[str, Tensor], masks: Mapping[str, Tensor], folder: Path
-) -> dict[str, int]:
+    model: nn.Module,
+    linears: Sequence[Linear],
+    state: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    folder: Path,
+) -> Written:
     from huggingface_hub import save_torch_state_dict
 
+    convert = conversion(model)
+    files = convert(state)
+    same = files.keys() >= masks.keys()
+    pruned = as_parameters(linears, state, masks) if same else as_files(linears, state, masks, convert)
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(state, folder, shared_tensors_to_discard=tied)
-    return {name: _zeros(state[name].cpu()[unpack_bits(masks[name], state[name].shape[1])]) for name in masks}
+    save_torch_state_dict(
+        {name: _alone(tensor) for name, tensor in files.items()}, folder, shared_tensors_to_discard=tied
+    )
+    kept_zeros = {
+        name: _zeros(weight.cpu()[unpack(pruned.masks[name], tuple(weight.shape))])
+        for name, weight in pruned.weights.items()
+    }
+    return Written(pruned, kept_zeros)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own, or as it is if all of its memory is its own: tied ones have to stay tied."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _zeros(weight: Tensor) -> int:
@@ -175,12 +234,11 @@ def _shards(folder: Path) -> dict[str, set[str]]:
     return {shard: {n for n, s in weight_map.items() if s == shard} for shard in sorted(set(weight_map.values()))}
 
 
-def _stored_names(folder: Path, prefix: str, parameters: Iterable[str]) -> dict[str, str] | None:
-    """The name of each of some parameters in the source folder; None if the model was converted while loading.
+def _stored_names(known: Set[str], prefix: str, parameters: Iterable[str]) -> dict[str, str] | None:
+    """Which of the known names each of some parameters has; None if one has none.
 
     Checkpoints of the bare model lack the prefix that the causal model gives its names.
     """
-    known = set().union(*_shards(folder).values())
     names = {}
     for name in parameters:
         candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")

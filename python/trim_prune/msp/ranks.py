@@ -37,7 +37,7 @@ def measure_ranks(
     ranks, walked = {}, dense.states.twin()
     for block in dense.blocks:
         collector = Collector(block.linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "ranks"))
-        homes = {linear: linear.module.weight.device for linear in block.linears}
+        homes = {linear: linear.weight.device for linear in block.linears}
         with on_device(block.module, dense.device), restored(block):
             if levels is None:
                 walked.propagate(block, collector)
@@ -48,7 +48,7 @@ def measure_ranks(
                 with full_float32(dense.device):
                     rank = rank_linear(recipe, scale, linear, statistics, dense.output_gradients.get(linear))
                 if levels is not None:
-                    linear.module.weight.data.masked_fill_(rank >= levels[linear], 0)
+                    linear.weight.masked_fill_(rank >= levels[linear], 0)
                 ranks[linear] = rank.to(homes[linear])
             if levels is not None:
                 walked.propagate(block)

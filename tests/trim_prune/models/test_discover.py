@@ -32,9 +32,11 @@ def test_embeddings_and_output_head_are_left_out(family):
     assert id(model.get_output_embeddings().weight) not in found
 
 
-def test_coverage_counts_what_lies_outside_the_linears():
-    block = find_blocks(nn.Sequential(nn.ModuleList([nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(2))])))[0]
+def test_coverage_counts_the_matrices_outside_the_linears():
+    inside = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(2), nn.Embedding(2, 2))
+    block = find_blocks(nn.Sequential(nn.ModuleList([inside])))[0]
     assert block.coverage == 16 / 20
+    assert list(block.uncovered) == ["0.0.2.weight"]
 
 
 def test_experts_inside_a_block_are_not_taken_for_blocks():

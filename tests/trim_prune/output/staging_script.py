@@ -22,7 +22,7 @@ def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
 
         save.save_file = save_second
     elif moment == "verify":
-        save._check_counts = die
+        save._checked_count = die
     elif moment == "before renaming":
         staging._replace = die
     elif moment == "between renames":
