@@ -6,6 +6,7 @@ from . import requirements as requirements
 from .api import prune
 from .budgets.layers import LayerRequest, register_layer_budget
 from .budgets.rows import RowDecision, RowRequest, register_row_budget
+from .describe import Description, describe
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
@@ -31,6 +32,7 @@ from .solvers import SolveRequest, register_solver
 __all__ = [
     "AlphaPruningOptions",
     "AlpsOptions",
+    "Description",
     "DlpOptions",
     "Event",
     "Importance",
@@ -53,6 +55,7 @@ __all__ = [
     "TrimOptions",
     "TrimPruneError",
     "__version__",
+    "describe",
     "evaluate",
     "load_model",
     "perplexity",

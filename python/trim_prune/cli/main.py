@@ -11,6 +11,7 @@ import typer
 from .. import __version__
 from ..errors import TrimPruneError
 from .demo import demo
+from .describe import describe
 from .doctor import doctor
 from .evaluate import evaluate
 from .prune import prune
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(prune)
 app.command()(evaluate)
 app.command()(demo)
+app.command()(describe)
 app.command()(doctor)
 
 
