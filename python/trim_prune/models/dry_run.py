@@ -76,14 +76,14 @@ class _EndError(Exception):
 
 @contextmanager
 def _zeros(modules: Sequence[nn.Module], *, recurse: bool = True) -> Iterator[None]:
-    """Parameters and buffers without data are zero inside this context: memory that is only read costs nothing."""
+    """Parameters and buffers without data are zero inside this context: one zero each, so that they take no memory."""
     owners = [part for module in modules for part in (module.modules() if recurse else [module])]
     tables: list[dict[str, Any]] = [table for owner in owners for table in (owner._parameters, owner._buffers)]
     empty = [(table, name, value) for table in tables for name, value in table.items() if value is not None]
     empty = [(table, name, value) for table, name, value in empty if value.is_meta]
     try:
         for table, name, value in empty:
-            zeros = torch.zeros(value.shape, dtype=value.dtype)
+            zeros = torch.zeros((), dtype=value.dtype).expand(value.shape)
             table[name] = nn.Parameter(zeros, requires_grad=False) if isinstance(value, nn.Parameter) else zeros
         yield
     finally:
