@@ -118,6 +118,7 @@ ARCHITECTURES = {name: _family(name) for name in FAMILIES} | {
             attn_layer_offset=1,
             expert_layer_period=2,
             expert_layer_offset=1,
+            use_mamba_kernels=False,
             **_GROUPED,
         ),
         rf"(mamba\.(in|x|dt|out)_proj|{_ATTENTION}|feed_forward\.(experts\.\d+\.)?(gate|up|down)_proj)\.weight",

@@ -6,6 +6,7 @@ parameter, say. What is written has the names and shapes of the files again, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,14 +45,23 @@ def conversion(model: nn.Module) -> Convert:
     try:
         from transformers.core_model_loading import revert_weight_conversion
     except ImportError:
-        # transformers 4 has models as their files are.
-        return dict
+        return lambda tensors: {_old_name(model, name): tensor for name, tensor in tensors.items()}
 
     def revert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = revert_weight_conversion(model, dict(tensors))  # type: ignore[arg-type]
         return found
 
     return revert
+
+
+def _old_name(model: nn.Module, name: str) -> str:
+    """The name in files: transformers 4 takes "^language_model" to "model.language_model", say, for some models."""
+    names: Mapping[str, str] = getattr(model, "_checkpoint_conversion_mapping", None) or {}
+    for old, new in names.items():
+        if name.startswith(f"{new}."):
+            # Conditions in brackets are about names that are not meant.
+            return re.sub(r"\(.*\)", "", old).removeprefix("^") + name.removeprefix(new)
+    return name
 
 
 def as_parameters(linears: Iterable[Linear], state: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Stored:
