@@ -7,6 +7,7 @@ many linears they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 class Architecture:
     """``make``: a configuration. ``pruned``: matches the names, in files, of the tensors that lose weights.
 
-    ``transposed``: their matrices are [inputs, outputs] there. ``options``: of a recipe, without which it is refused.
+    ``transposed``: matches those whose matrices are [inputs, outputs] there. ``options``: of a recipe, without which it
+    is refused. ``since``: the transformers that can be followed there, by its first number.
     """
 
     make: Callable[[], Any]
     pruned: str
-    transposed: bool = False
+    transposed: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    since: int = 4
 
 
 _ATTENTION = r"self_attn\.[qkvo]_proj"
@@ -76,7 +79,7 @@ def _family(name: str) -> Architecture:
     return Architecture(lambda: make_model(name).config, rf"({last})\.weight")
 
 
-ARCHITECTURES = {name: _family(name) for name in FAMILIES} | {
+_ALL = {name: _family(name) for name in FAMILIES} | {
     "qwen3": Architecture(_config("Qwen3Config", head_dim=8, **_GROUPED), rf"({_ATTENTION}|{_GATED})\.weight"),
     "gemma2": Architecture(
         _config("Gemma2Config", head_dim=12, sliding_window=6, **_GROUPED), rf"({_ATTENTION}|{_GATED})\.weight"
@@ -94,7 +97,7 @@ ARCHITECTURES = {name: _family(name) for name in FAMILIES} | {
     "gpt2": Architecture(
         _config("GPT2Config", n_embd=HIDDEN, n_layer=LAYERS, n_head=4, n_positions=CONTEXT),
         r"(attn\.c_(attn|proj)|mlp\.c_(fc|proj))\.weight",
-        transposed=True,
+        transposed=r"c_(attn|proj|fc)\.weight",
     ),
     "mixtral": Architecture(
         _config("MixtralConfig", num_local_experts=4, **_GROUPED),
@@ -107,6 +110,43 @@ ARCHITECTURES = {name: _family(name) for name in FAMILIES} | {
     "qwen3-moe": Architecture(
         _config("Qwen3MoeConfig", num_experts=4, head_dim=8, **_GROUPED, **_EXPERTS),
         rf"({_ATTENTION}|mlp\.experts\.\d+\.(gate|up|down)_proj)\.weight",
+    ),
+    "gpt-oss": Architecture(
+        _config(
+            "GptOssConfig",
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            head_dim=8,
+            rope_scaling=None,
+            **_GROUPED,
+        ),
+        rf"({_ATTENTION}\.weight|mlp\.experts\.(gate_up|down)_proj)",
+        transposed=r"experts\.(gate_up|down)_proj",
+        # The biases of experts are matrices, and not small in a tiny model.
+        options={"allow_uncovered": True},
+        since=5,
+    ),
+    "deepseek-v3": Architecture(
+        _config(
+            "DeepseekV3Config",
+            n_routed_experts=4,
+            n_group=1,
+            topk_group=1,
+            first_k_dense_replace=1,
+            q_lora_rank=16,
+            kv_lora_rank=16,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=8,
+            **_GROUPED | {"num_key_value_heads": 4},
+            **_EXPERTS,
+        ),
+        r"(self_attn\.(q_a|q_b|kv_a|kv_b|o)_proj(_with_mqa)?|mlp\.((shared_)?experts\.(\d+\.)?)?(gate|up|down)_proj)\.weight",
+    ),
+    "mamba": Architecture(
+        _config("MambaConfig", hidden_size=HIDDEN, num_hidden_layers=LAYERS, state_size=2),
+        r"mixer\.(in|x|dt|out)_proj\.weight",
+        options={"allow_uncovered": True},
     ),
     "jamba": Architecture(
         _config(
@@ -127,6 +167,10 @@ ARCHITECTURES = {name: _family(name) for name in FAMILIES} | {
     "llava": Architecture(_llava, rf"language_model.*\.({_ATTENTION}|{_GATED})\.weight"),
     "gemma3-vision": Architecture(_gemma3_vision, rf"language_model.*\.({_ATTENTION}|{_GATED})\.weight"),
 }
+
+
+_VERSION = int(metadata.version("transformers").partition(".")[0])
+ARCHITECTURES = {name: architecture for name, architecture in _ALL.items() if architecture.since <= _VERSION}
 
 
 def make_architecture(name: str, *, seed: int = 0) -> Any:
