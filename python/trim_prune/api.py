@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from .budgets.layers import LAYER_BUDGETS
@@ -21,7 +20,7 @@ from .models.device import choose_device, context_length
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.save import verify, write_masks, write_model
 from .models.staging import check_output, output_folder, protect_inputs, write_errors
-from .models.wrappers import unwrap
+from .models.wrappers import uncompiled, unwrap
 from .permutation import require_scipy
 from .recipe import Recipe
 from .results import PruneResult
@@ -46,10 +45,10 @@ def prune(
 ) -> PruneResult:
     """Prune a causal language model.
 
-    model: a folder, a hub id, a GGUF file, or a transformers model, which is pruned in place. recipe: a
-    :class:`Recipe`, its values as a dict, or a YAML file. text: calibration text (file, strings, or dataset
-    name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a model
-    object if there is text to tokenise or a folder to write. out: folder to write; without it the pruned model is
+    model: a folder, a hub id, a GGUF file, or a transformers model (also within torch.compile or PEFT), which is pruned
+    in place. recipe: a :class:`Recipe`, its values as a dict, or a YAML file. text: calibration text (file, strings, or
+    dataset name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer: needed with a
+    model object if there is text to tokenise or a folder to write. out: folder to write; without it the pruned model is
     only in the result. on_event: called with each :class:`Event`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
@@ -76,8 +75,6 @@ def prune(
     # Before the model is loaded, which may take minutes.
     source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
-        # What is compiled would neither call our pass-through blocks nor let products be watched.
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
         folder = stack.enter_context(output_folder(Path(out))) if out is not None else None
         if folder is not None:
             log = EventLog(folder / EVENT_FILE)
@@ -89,6 +86,7 @@ def prune(
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code)
         for warning in loaded.warnings:
             events.warn(warning)
+        stack.enter_context(uncompiled(loaded.model))
         with timings.phase("plan"):
             plan = make_plan(loaded.model, recipe)
         calibration = None

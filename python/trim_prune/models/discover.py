@@ -99,11 +99,6 @@ class Block:
         held = {id(linear.whole) for linear in self.linears}
         return {name: parameter for name, parameter in self.matrices.items() if id(parameter) not in held}
 
-    @property
-    def coverage(self) -> float:
-        """Share of the weights of the block's matrices that its linears hold."""
-        return sum(linear.size for linear in self.linears) / sum(p.numel() for p in self.matrices.values())
-
 
 def find_blocks(model: nn.Module) -> list[Block]:
     """The decoder blocks: the longest ``nn.ModuleList`` all of whose members contain linears.
@@ -180,17 +175,17 @@ def _experts(module: nn.Module) -> Iterator[nn.Module]:
 
 def _routers(module: nn.Module) -> Iterator[nn.Module]:
     """The linears beside experts that have an output for each of them, or a single one: a gate."""
-    children = [
-        (child, len(list(_experts(child))) or _number_of_experts(child) * _fused(child))
-        for child in map(unwrap_module, module.children())
-    ]
-    counts = {count for _, count in children if count > 0}
-    if counts:
-        for child, count in children:
-            if count == 0:
-                for _, part in parts(child):
-                    if isinstance(part, nn.Linear) and part.out_features in counts | {1}:
-                        yield part
+    children = [unwrap_module(child) for child in module.children()]
+    counts = {_expert_count(child) for child in children} - {0}
+    for child in children:
+        if counts and _expert_count(child) == 0:
+            for _, part in parts(child):
+                if isinstance(part, nn.Linear) and part.out_features in counts | {1}:
+                    yield part
+
+
+def _expert_count(module: nn.Module) -> int:
+    return _number_of_experts(module) if _fused(module) else len(list(_experts(module)))
 
 
 def _holds_linears(module: nn.Module) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
 from torch import Tensor, nn
 
 COMPILED, ADAPTED = "_orig_mod", "base_layer"
@@ -19,11 +21,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def unwrap_module(module: nn.Module) -> nn.Module:
     """What a compiled module runs; of a linear with an adapter, the linear."""
-    for name in (COMPILED, ADAPTED):
-        inner = module._modules.get(name)
-        if inner is not None:
-            return unwrap_module(inner)
-    return module
+    inner = module._modules.get(ADAPTED if _has_adapter(module) else COMPILED)
+    return module if inner is None else unwrap_module(inner)
 
 
 def parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -41,19 +40,40 @@ def parts(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
     return walk(module, name)
 
 
+def uncompiled(model: nn.Module) -> AbstractContextManager[object]:
+    """Compiled parts of the model run as they are written inside this context.
+
+    They would neither call our pass-through blocks nor let products be watched.
+    """
+    compiled = any(COMPILED in module._modules or module._compiled_call_impl is not None for module in model.modules())
+    # Only then, as this alone imports the compiler.
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+
+
 def has_adapters(model: nn.Module) -> bool:
     """Whether a module of the model has an adapter beside it."""
-    return any(ADAPTED in module._modules for module in model.modules())
+    return any(_has_adapter(module) for module in model.modules())
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
     """The state dict that the model would have unwrapped."""
-    state: dict[str, Tensor] = model.state_dict()
-    adapters = [name for name, module in model.named_modules() if ADAPTED in module._modules]
-    for adapter in adapters:
-        state = {
-            key: value
-            for key, value in state.items()
-            if not key.startswith(f"{adapter}.") or key.startswith(f"{adapter}.{ADAPTED}.")
-        }
-    return {key.replace(f"{COMPILED}.", "").replace(f".{ADAPTED}.", "."): value for key, value in state.items()}
+    adapters = {name for name, module in model.named_modules() if _has_adapter(module)}
+    named = {_plain_name(key, adapters): value for key, value in model.state_dict().items()}
+    return {name: value for name, value in named.items() if name is not None}
+
+
+def _plain_name(key: str, adapters: Set[str]) -> str | None:
+    """A key of a state dict unwrapped; None for what belongs to one of the adapters at these paths."""
+    parts = key.split(".")
+    for depth in range(1, len(parts)):
+        if ".".join(parts[:depth]) in adapters:
+            if parts[depth] != ADAPTED:
+                return None
+            del parts[depth]
+            break
+    return ".".join(part for part in parts if part != COMPILED)
+
+
+def _has_adapter(module: nn.Module) -> bool:
+    """Whether it is a linear of PEFT's, around another one."""
+    return ADAPTED in module._modules and hasattr(module, "adapter_layer_names")

@@ -6,7 +6,7 @@ from tiny_models import FAMILIES, LAYERS, linears_of, make_model
 from torch import nn
 
 from trim_prune import TrimPruneError
-from trim_prune.models.coverage import require_coverage
+from trim_prune.models.coverage import coverage, require_coverage
 from trim_prune.models.discover import find_blocks, other_towers
 
 
@@ -36,7 +36,7 @@ def test_embeddings_and_output_head_are_left_out(family):
 def test_coverage_counts_the_matrices_outside_the_linears():
     inside = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(2), nn.Embedding(2, 2))
     block = find_blocks(nn.Sequential(nn.ModuleList([inside])))[0]
-    assert block.coverage == 16 / 20
+    assert coverage([block]) == 16 / 20
     assert list(block.uncovered) == ["0.0.2.weight"]
 
 
