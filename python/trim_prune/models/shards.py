@@ -24,13 +24,18 @@ PIECE = 16 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes ``begin`` to ``end`` of a file, which are a tensor of that shape; ``dtype``: None if it is not a float."""
+    """Bytes ``begin`` to ``end`` of a file, which are a tensor of that shape; ``stored``: its type in the file."""
 
     file: str
     begin: int
     end: int
     shape: tuple[int, ...]
-    dtype: torch.dtype | None
+    stored: str
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """None if it is not a float."""
+        return FLOATS.get(self.stored)
 
 
 class Shards:
@@ -185,7 +190,7 @@ def _places(path: Path) -> Iterator[tuple[str, Place]]:
     for name, about in header.items():
         if name != "__metadata__":
             begin, end = (8 + length + offset for offset in about["data_offsets"])
-            yield name, Place(path.name, begin, end, tuple(about["shape"]), FLOATS.get(about["dtype"]))
+            yield name, Place(path.name, begin, end, tuple(about["shape"]), about["dtype"])
 
 
 def _copy(source: int, target: int, begin: int, end: int) -> None:

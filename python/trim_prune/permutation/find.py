@@ -49,7 +49,7 @@ def find_folds(model: nn.Module, blocks: Sequence[Block], pattern: Pattern) -> F
     with evaluation_mode(model):
         captured = Capture(model, blocks, tokens)(tokens)
         for block in blocks:
-            linears = {linear.name.removeprefix(f"{block.name}."): linear for linear in block.linears}
+            linears = _plain_linears(block)
             folds = []
             for candidate in _candidates(block.module, linears, pattern):
                 if isinstance(candidate, Fold):
@@ -80,7 +80,7 @@ def _candidates(block: nn.Module, linears: Mapping[str, Linear], pattern: Patter
         producers = tuple(f"{beside}{other}" for other in feeding if f"{beside}{other}" in linears)
         if not producers:
             continue
-        columns, rows = linear.module.in_features, {linears[producer].module.out_features for producer in producers}
+        columns, rows = linear.shape[1], {linears[producer].shape[0] for producer in producers}
         attention = block.get_submodule(beside.removesuffix("."))
         width = getattr(attention, "head_dim", None) if last in HEADS else columns
         repeats = columns // max(rows)
@@ -92,6 +92,17 @@ def _candidates(block: nn.Module, linears: Mapping[str, Linear], pattern: Patter
             yield f"{last}: groups of {pattern.of} columns do not divide a head of {width}"
         else:
             yield Fold(name, producers, width, max(rows) // width, repeats)
+
+
+def _plain_linears(block: Block) -> dict[str, Linear]:
+    """The linears that are modules with a weight [R, C] and nothing around it, by their names in the block."""
+    modules = dict(block.module.named_modules())
+    named = {linear.name.removeprefix(f"{block.name}."): linear for linear in block.linears}
+    return {
+        name: linear
+        for name, linear in named.items()
+        if isinstance(linear.module, nn.Linear) and modules.get(name) is linear.module
+    }
 
 
 def _last(name: str) -> str:

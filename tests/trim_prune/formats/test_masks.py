@@ -103,7 +103,7 @@ def test_other_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"version": "2"}, "has a version that this trim_prune does not read"),
+        ({"version": "3"}, "has a version that this trim_prune does not read"),
         ({"bit_order": "big"}, "not what their metadata says"),
         ({"shapes": {}}, "not what their metadata says"),
         ({"shapes": {"a": [2, 17]}}, "a mask has not the shape that its file gives it"),

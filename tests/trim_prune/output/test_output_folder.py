@@ -103,7 +103,7 @@ def test_a_failing_write_is_explained_and_leaves_what_was_done(
 def test_an_exception_before_anything_is_done_leaves_nothing(
     error, llama_folder, text, tmp_path, leftovers, monkeypatch
 ):
-    def fail(*args):
+    def fail(*args, **options):
         raise error
 
     monkeypatch.setattr(output.Output, "prepare", fail)
