@@ -31,7 +31,7 @@ from .packed import INDICES, MASK, VALUES, Contents, PackedTensor, open_packed
 
 PACKED_INDEX = "packed.index.json"
 """The index of the dense shards, under a name by which no loader looks for them."""
-BESIDE = (RUN_FILE, "layers.yaml", "events.jsonl", "search.jsonl", "*.svg", "*.html", "README.md", PACKED_INDEX)
+BESIDE = (RUN_FILE, "report.json", "layers.yaml", "*.jsonl", "*.svg", "*.html", "README.md", PACKED_INDEX)
 """What a run leaves beside a model."""
 
 

@@ -28,7 +28,7 @@ def watched(linears: Iterable[Linear], on_product: OnProduct) -> Iterator[None]:
     form that their class defines; grouped products of all experts at once are the same up to rounding.
     """
     chosen = list(linears)
-    with _one_by_one(chosen), _Products({_key(linear.weight): linear for linear in chosen}, on_product):
+    with one_by_one(chosen), _Products({_key(linear.weight): linear for linear in chosen}, on_product):
         yield
 
 
@@ -66,7 +66,8 @@ def _key(weight: Tensor) -> tuple[Any, ...]:
 
 
 @contextmanager
-def _one_by_one(linears: Iterable[Linear]) -> Iterator[None]:
+def one_by_one(linears: Iterable[Linear]) -> Iterator[None]:
+    """Modules with fused experts run one expert after the other inside this context."""
     configs: dict[int, Any] = {
         id(linear.module.config): linear.module.config
         for linear in linears

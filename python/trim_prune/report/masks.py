@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..errors import TrimPruneError
-from ..formats.masks import MASK_FILE, Masks, open_mask_file
+from ..formats.masks import MASK_FILE, Masks, open_mask_file, unpack
 from .run import Linear
 
 
@@ -25,11 +25,15 @@ def masks_of_run(folder: Path) -> Masks:
 
 
 def kept_of(masks: Masks, linear: Linear) -> Tensor | None:
-    """What is kept of a linear: bool [R, C]. None if it has no mask of its own: experts may share one in the files."""
+    """What is kept of a linear: bool [R, C]. None if the files hold it in several tensors, or under another name."""
     name = _name(masks, linear["weight"])
     if name is None:
         return None
-    kept = masks.kept(name)
+    bits, shape = masks[name], masks.shapes[name]
+    if len(shape) == 3:
+        # Names of linears in such tensors end with the number of the expert and the name of the parameter.
+        bits, shape = bits[int(linear["name"].split(".")[-2])], shape[1:]
+    kept = unpack(bits, shape)
     kept = kept.t() if name in masks.transposed else kept
     return kept if list(kept.shape) == list(linear["shape"]) else None
 

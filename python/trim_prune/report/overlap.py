@@ -14,7 +14,7 @@ def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, floa
     """By the name of the linear, the weights that both prune as a share of those that either does.
 
     1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go,
-    or the linear has no mask of its own.
+    or the linear lies otherwise in the files.
     """
     found: dict[str, float | None] = {}
     masks = masks_of_run(first), masks_of_run(second)

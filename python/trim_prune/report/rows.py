@@ -16,7 +16,7 @@ BINS = 50
 
 
 def row_histograms(folder: Path, linears: Sequence[Linear]) -> dict[str, list[int]]:
-    """By the name of the linear: how many of its rows lose a share of each bin; without those that share a mask."""
+    """By the name of the linear: how many of its rows lose a share of each bin; if it lies in the files as it is."""
     found, masks = {}, masks_of_run(folder)
     for linear in linears:
         columns, kept = linear["shape"][1], kept_of(masks, linear)

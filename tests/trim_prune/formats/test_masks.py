@@ -82,7 +82,7 @@ def test_masks_of_a_model_with_transposed_weights_are_applied(tokenizer, tmp_pat
     for file in ("model.safetensors", "masks.safetensors"):
         assert (tmp_path / "applied" / file).read_bytes() == (tmp_path / "pruned" / file).read_bytes()
     (tmp_path / "pruned" / "masks.safetensors").unlink()
-    zeros = open_masks(tmp_path / "pruned")
+    zeros, masks = open_masks(tmp_path / "pruned"), open_masks(tmp_path / "applied")
     assert zeros.transposed == masks.transposed == set(masks)
     assert all(torch.equal(zeros[name_], masks[name_]) for name_ in masks)
     with pytest.raises(TrimPruneError, match="packed checkpoints are of weights"):
