@@ -63,16 +63,18 @@ class Output:
         write_index(self.folder)
         self._shards = Shards(self.folder, weight_files(self.folder))
         if source is None:
-            self._pieces = _pieces(self._loaded.model, self._blocks, self._shards, self._convert) or {}
-            # What was saved was converted by the same rules.
-            assert self._pieces
-        linears = [linear for block in self._blocks for linear in block.linears]
-        pieces = [piece for block in self._blocks for piece in self._pruned(block)]
-        shapes = {key: self._shards.places[key].shape for piece in pieces for key in piece.keys}
-        by_weight = {linear.weight_name: linear for linear in linears}
-        transposed = frozenset().union(
-            *(piece.transposed([by_weight[name] for name in piece.shapes if name in by_weight]) for piece in pieces)
-        )
+            pieces = _pieces(self._loaded.model, self._blocks, self._shards, self._convert)
+            if pieces is None:
+                raise TrimPruneError(
+                    "transformers saves the linears of this model in a form that cannot be told",
+                    where=type(self._loaded.model).__name__,
+                    expected="tensors that hold the values of its parameters, renamed, joined, split or transposed",
+                    fix="prune without an output folder, and save the model of the result",
+                )
+            self._pieces = pieces
+        pruned = [(block, piece) for block in self._blocks for piece in self._pruned(block)]
+        shapes = {key: self._shards.places[key].shape for _, piece in pruned for key in piece.keys}
+        transposed = frozenset().union(*(piece.transposed(block.linears) for block, piece in pruned))
         make_masks(self.folder, shapes, transposed)
         self._masks = Shards(self.folder, [MASK_FILE])
         for path in self.folder.glob("*.safetensors*"):
@@ -275,12 +277,13 @@ def _written(shards: Shards, masks: Shards, content: Iterator[tuple[str, Tensor,
 
 def _in_files(shards: Shards, masks: Shards, pieces: Sequence[Piece]) -> Iterator[Tensor]:
     """What :func:`_written` gave."""
+    over = dict(masks.read(key for piece in pieces for key in piece.keys if key in masks.places))
     for piece in pieces:
         found = dict(shards.read(piece.keys))
         for key in piece.keys:
             yield found[key]
-            if key in masks.places:
-                yield masks.get(key)
+            if key in over:
+                yield over[key]
 
 
 def _holds(stored: torch.dtype | None, computed: torch.dtype) -> bool:

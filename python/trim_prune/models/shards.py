@@ -65,14 +65,15 @@ class Shards:
         Checkpoints of the bare model lack the prefix that the causal model gives its names. ``called``: what the stored
         tensors are called in the model, prefix apart; by default as they are stored.
         """
-        known = {name: name for name in self.places} if called is None else {n: key for key, n in called.items()}
+        stored = None if called is None else {name: key for key, name in called.items()}
+        known = self.places if stored is None else stored
         names = {}
         for name in parameters:
             candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-            found = next((known[candidate] for candidate in candidates if candidate in known), None)
+            found = next((candidate for candidate in candidates if candidate in known), None)
             if found is None:
                 return None
-            names[name] = found
+            names[name] = found if stored is None else stored[found]
         return names
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

@@ -152,7 +152,7 @@ def test_a_model_from_memory_goes_on_too(recipe, content, tokenizer, text, tmp_p
 def test_what_took_long_before_the_first_block_is_not_done_again(folder, whole, content, text, tmp_path):
     out, recipe = tmp_path / "out", BASE | RECIPES["optimal"]
     with pytest.raises(StoppedError):
-        prune(folder, recipe, [text], out=out, on_event=stop_at("errors", BLOCKS))
+        prune(folder, recipe, [text], out=out, on_event=stop_at("plan", 1))
     events = []
     prune(folder, recipe, [text], out=out, on_event=events.append)
     assert not [event for event in events if event.kind in ("gradients", "errors")]
