@@ -195,6 +195,7 @@ class Collector:
     def reset(self) -> None:
         """Forget everything, to begin anew."""
         self._found.clear()
+        self._sequences = 0
 
     def groups(self) -> list[list[Linear]]:
         """The linears in the order in which they ran, those with a shared input together, and so those of experts."""
