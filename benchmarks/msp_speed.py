@@ -50,7 +50,7 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
     calibration = Calibration(held_out[:0], [], "", 0, held_out)
     dense = DenseModel(capture, States([], cpu), calibration, recipe.batch_size, cpu, Events(), Timings(), None)
     units = [block.linears for block in blocks]
-    ranks = {linear: trim_kernels.nm_rank(linear.module.weight.data, of) for unit in units for linear in unit}
+    ranks = {linear: trim_kernels.nm_rank(linear.weight.contiguous(), of) for unit in units for linear in unit}
     costs = tuple(sum(linear.size for linear in unit) for unit in units)
     mean = round(of * (1 - recipe.sparsity))
     space = Space(costs, max(1, mean - options.reach), min(of, mean + options.reach), mean * sum(costs))
@@ -96,19 +96,19 @@ def _by_copy(
     The dense log-probabilities are there already, rounded to bfloat16, since of all tokens they take gigabytes.
     """
     linears = [(linear, index) for index, unit in enumerate(units) for linear in unit]
-    dense = {linear: linear.module.weight.data.clone() for linear, _ in linears}
+    dense = {linear: linear.weight.clone() for linear, _ in linears}
     batches = list(torch.split(token_ids, batch_size))
     known = [_log_probabilities(model, batch) for batch in batches]
     start = time.perf_counter()
     for levels in candidates:
         for linear, unit in linears:
-            linear.module.weight.data.copy_(torch.where(ranks[linear] < levels[unit], dense[linear], 0))
+            linear.weight.copy_(torch.where(ranks[linear] < levels[unit], dense[linear], 0))
         for batch, wanted in zip(batches, known, strict=True):
             found = _log_probabilities(model, batch)
             functional.kl_div(found, wanted, reduction="sum", log_target=True)
     seconds = time.perf_counter() - start
     for linear, weight in dense.items():
-        linear.module.weight.data.copy_(weight)
+        linear.weight.copy_(weight)
     return seconds / len(candidates)
 
 

@@ -97,7 +97,7 @@ def _shared(request: LayerRequest, group: Mapping[Linear, Hashable], *, relative
 
 
 def _linear_curve(request: LayerRequest, linear: Linear, *, relative: bool) -> tuple[Tensor, int]:
-    weight, statistics, recipe = linear.module.weight.data, request.statistics[linear], request.recipe
+    weight, statistics, recipe = linear.weight.contiguous(), request.statistics[linear], request.recipe
     importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
     count = round(request.sparsity * linear.size)
     curve, first = error_curve(RowRequest(weight, importance, statistics, count, recipe, linear.name))

@@ -7,6 +7,7 @@ from .api import prune
 from .budgets.layers import LayerRequest, register_layer_budget
 from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .callbacks import Callback, register_callback
+from .describe import Description, describe
 from .errors import TrimPruneError
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
@@ -36,6 +37,7 @@ __all__ = [
     "AlphaPruningOptions",
     "AlpsOptions",
     "Callback",
+    "Description",
     "DlpOptions",
     "Event",
     "Importance",
@@ -60,6 +62,7 @@ __all__ = [
     "TrimOptions",
     "TrimPruneError",
     "__version__",
+    "describe",
     "evaluate",
     "keep_zeros",
     "load",

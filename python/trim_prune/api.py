@@ -23,6 +23,7 @@ from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.masks import WrittenMasks
 from .models.output import Output
 from .models.staging import check_output, protect_inputs, write_errors
+from .models.wrappers import uncompiled, unwrap
 from .permutation import require_scipy
 from .recipe import Recipe
 from .recipes import AnyRecipe, build_recipe, load_recipe
@@ -89,16 +90,16 @@ def prune(
 ) -> PruneResult | StructuredResult:
     """Prune a causal language model.
 
-    model: a folder, a hub id, a GGUF file, or a transformers model, which is pruned in place. recipe: a
-    :class:`Recipe` or a :class:`StructuredRecipe`, its values as a dict, or a YAML file. text: calibration text (file,
-    strings, or dataset name); None is enough for recipes that need none (magnitude with uniform rows). tokenizer:
-    needed with a model object if there is text to tokenise or a folder to write. out: folder to write; without it the
-    pruned model is only in the result. With it, a model from a folder is never in memory as a whole (with a
-    :class:`StructuredRecipe` it is), and what is done is kept beside it until it is whole, in ``<out>.unfinished``.
-    resume: go on from there if an earlier run of the same model, recipe, text and code stopped; False: begin anew.
-    from_run, from_block: take the blocks before that one, counted from 0, as an earlier run with that ``out`` pruned
-    them, and prune only the others by this recipe. on_event: called with each :class:`Event`. callbacks: see
-    :class:`Callback`.
+    model: a folder, a hub id, a GGUF file, or a transformers model (also within torch.compile or PEFT), which is pruned
+    in place. recipe: a :class:`Recipe` or a :class:`StructuredRecipe`, its values as a dict, or a YAML file. text:
+    calibration text (file, strings, or dataset name); None is enough for recipes that need none (magnitude with uniform
+    rows). tokenizer: needed with a model object if there is text to tokenise or a folder to write. out: folder to
+    write; without it the pruned model is only in the result. With it, a model from a folder is never in memory as a
+    whole (with a :class:`StructuredRecipe`, or where transformers converts its weights, it is), and what is done is
+    kept beside it until it is whole, in ``<out>.unfinished``. resume: go on from there if an earlier run of the same
+    model, recipe, text and code stopped; False: begin anew. from_run, from_block: take the blocks before that one,
+    counted from 0, as an earlier run with that ``out`` pruned them, and prune only the others by this recipe. on_event:
+    called with each :class:`Event`. callbacks: see :class:`Callback`.
 
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
@@ -150,6 +151,7 @@ def prune(
             )
             events.emit("finish", seconds=timings.seconds)
             return smaller
+        stack.enter_context(uncompiled(loaded.model))
         with timings.phase("plan"):
             plan = make_plan(loaded.model, recipe, loaded.store)
         calibration = None
@@ -305,7 +307,8 @@ def _load(
             got=f"dtype: {recipe.dtype}",
             fix="convert it yourself: model.to(...)",
         )
-    return LoadedModel(model, tokenizer, Source(type(model).__name__))
+    inner = unwrap(model)
+    return LoadedModel(inner, tokenizer, Source(type(inner).__name__))
 
 
 def _calibrate(loaded: LoadedModel, recipe: AnyRecipe, text: Text) -> Calibration:

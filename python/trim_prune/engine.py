@@ -21,7 +21,7 @@ from .activations import keeper
 from .budget import Budget
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
-from .calibration.statistics import Collector, LinearStatistics, Need
+from .calibration.statistics import UNSEEN, Collector, LinearStatistics, Need
 from .calibration.tokens import Calibration
 from .correction import corrected
 from .dense import DenseModel
@@ -29,8 +29,10 @@ from .digest import checksum
 from .errors import TrimPruneError
 from .events import Events
 from .models.capture import Call, Capture, Captured, refuse_not_finite
+from .models.coverage import coverage_warnings, require_coverage
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
+from .models.masks import add_mask
 from .output_error import error_inputs, output_error
 from .output_gradients import output_gradients
 from .pattern import Keep
@@ -43,8 +45,6 @@ from .scores import SCORES, ScoreRequest
 from .solvers import SOLVERS, SolveRequest
 from .states import PairedStates, States
 from .timing import Timings
-
-MIN_COVERAGE = 0.99
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> P
     """Find the blocks, whose weights are in that store or in memory, and refuse what cannot be done."""
     blocks = find_blocks(model, store)
     linears = [linear for block in blocks for linear in block.linears]
+    require_coverage(blocks, recipe.allow_uncovered)
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
     _refuse_not_finite(blocks)
@@ -147,14 +148,14 @@ def _budgets(
 
 
 def _pattern_budget(linear: Linear, keep: Keep) -> Budget:
-    rows, columns = linear.module.weight.shape
+    rows, columns = linear.shape
     return Budget(rows * (columns - keep.of_row(columns)), keep)
 
 
 def _limits(linears: Sequence[Linear], recipe: Recipe) -> list[int]:
     """The most weights that the row budget takes from each linear."""
     row_limit = ROW_BUDGETS.get(recipe.rows).row_limit
-    shapes = [linear.module.weight.shape for linear in linears]
+    shapes = [linear.shape for linear in linears]
     return [rows * row_limit(columns, recipe) for rows, columns in shapes]
 
 
@@ -172,7 +173,7 @@ def _refuse_out_of_reach(linears: Sequence[Linear], recipe: Recipe) -> None:
 
 def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
     for linear in linears:
-        columns = linear.module.weight.shape[1]
+        columns = linear.shape[1]
         if recipe.pattern is not None and columns < recipe.pattern.of:
             raise TrimPruneError(
                 "a linear is narrower than a group of the pattern",
@@ -188,7 +189,7 @@ def _refuse_not_finite(blocks: Sequence[Block]) -> None:
     for block in blocks:
         with on_device(block):
             for linear in block.linears:
-                if not torch.isfinite(linear.module.weight).all():
+                if not torch.isfinite(linear.weight).all():
                     raise TrimPruneError(
                         "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
                     )
@@ -207,7 +208,8 @@ def walk(
     results: list[LinearResult] = []
     masks: dict[str, Tensor] = {}
     moves: list[Move] = []
-    _warn_of_coverage(plan.blocks, events)
+    for message in coverage_warnings(plan.model, plan.blocks, plan.recipe):
+        events.warn(message)
     _warn_of_refused(plan, events)
     _warn_of_tails(plan, events)
     budget = LAYER_BUDGETS.get(plan.recipe.layers)
@@ -262,6 +264,7 @@ def walk(
             events.emit("block", **_block_facts(plan, block, done, time.perf_counter() - start))
             results += done
     _warn_of_steps(results, events)
+    _warn_of_few_tokens(plan, results, events)
     return results, masks, moves
 
 
@@ -277,22 +280,12 @@ def _warn_of_tails(plan: Plan, events: Events) -> None:
     if plan.recipe.pattern is None:
         return
     of = plan.recipe.pattern.of
-    widths = Counter(linear.module.weight.shape[1] for linear in plan.linears if linear.module.weight.shape[1] % of)
+    widths = Counter(linear.shape[1] for linear in plan.linears if linear.shape[1] % of)
     if widths:
         tails = [f"{width % of} left of {width} ({count} linears)" for width, count in widths.items()]
         events.warn(
             f"groups of {of} do not divide the columns of some linears, whose last, shorter group keeps its share, "
             f"rounded up: {', '.join(tails)}"
-        )
-
-
-def _warn_of_coverage(blocks: Sequence[Block], events: Events) -> None:
-    least = min(blocks, key=lambda block: block.coverage)
-    count = sum(block.coverage < MIN_COVERAGE for block in blocks)
-    if count:
-        events.warn(
-            f"{count} of {len(blocks)} blocks hold parameters outside nn.Linear, which are not pruned: "
-            f"in {least.name} only {least.coverage:.1%} lie in nn.Linear"
         )
 
 
@@ -304,6 +297,19 @@ def _warn_of_steps(results: Sequence[LinearResult], events: Events) -> None:
             f"{len(fallen)} of {len(results)} linears needed a fallback, the last of which was: "
             + ", ".join(f"{step} ({count})" for step, count in kinds.most_common())
             + "; run.json names them"
+        )
+
+
+def _warn_of_few_tokens(plan: Plan, results: Sequence[LinearResult], events: Events) -> None:
+    """Statistics of fewer vectors than columns are poor; said of experts, as the calibration text seems to suffice."""
+    routed = {linear.name for linear in plan.linears if linear.routed}
+    seen = [(result.tokens, result) for result in results if result.name in routed and result.tokens is not None]
+    few = sorted(((tokens, result.name) for tokens, result in seen if tokens < result.shape[1]))
+    if few:
+        none, (least, name) = sum(tokens == 0 for tokens, _ in few), few[0]
+        events.warn(
+            f"{len(few)} of {len(seen)} linears of experts saw fewer calibration tokens than they have columns, {none} "
+            f"of them none (least: {least}, {name}); run.json has the tokens of each, more text reaches more experts"
         )
 
 
@@ -329,7 +335,9 @@ def _capture(
     capture = keep = recall = None
     paired = "drift" in plan.recipe.needs
     if calibration is not None:
-        batches = calibration.batches(plan.recipe.batch_size)
+        # Experts see some tokens of each sequence: their sums do not depend on the batches if each is one sequence.
+        routed = any(linear.routed for linear in plan.linears)
+        batches = calibration.batches(1 if routed else plan.recipe.batch_size)
         with timings.phase("capture"):
             capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):
@@ -401,7 +409,7 @@ def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict
             states.twin().collect(block, collector)
     found: dict[str, Reordered] = {}
     for linear, fold in folds.items():
-        weight, keep = linear.module.weight.data, plan.budgets[linear].pattern
+        weight, keep = linear.weight, plan.budgets[linear].pattern
         statistics = collector.statistics(linear) if score.needs else LinearStatistics()
         assert keep is not None
         try:
@@ -423,16 +431,17 @@ def _prune_block(
 ) -> list[LinearResult]:
     if not states.hidden:
         return [_prune_linear(plan, linear, LinearStatistics(), masks, timings) for linear in block.linears]
-    collector = _collect(plan, block, block.linears, states, timings)
+    collector = first = _collect(plan, block, block.linears, states, timings)
     results = []
-    for number, group in enumerate(collector.groups()):
+    for number, group in enumerate(first.groups()):
         if plan.recipe.recapture and number > 0:
             collector = _collect(plan, block, group, states, timings)
         with full_float32(plan.device):
             results += [_prune_linear(plan, linear, collector.statistics(linear), masks, timings) for linear in group]
-    missing = [linear for linear in block.linears if linear.weight_name not in masks]
-    for linear in missing:
-        collector.statistics(linear)
+    done = {result.name for result in results}
+    with full_float32(plan.device):
+        for linear in [linear for linear in block.linears if linear.name not in done]:
+            results.append(_prune_linear(plan, linear, first.statistics(linear), masks, timings))
     return results
 
 
@@ -451,36 +460,38 @@ def _prune_linear(
     plan: Plan, linear: Linear, statistics: LinearStatistics, masks: dict[str, Tensor], timings: Timings
 ) -> LinearResult:
     assert plan.budgets is not None
-    recipe, weight, budget = plan.recipe, linear.module.weight.data, plan.budgets[linear]
-    count, rows = budget.prune_count, ROW_BUDGETS.get(recipe.rows)
-    inputs = error_inputs(recipe.needs)
-    dense = None if inputs is None else weight.clone()
+    recipe, budget, rows = plan.recipe, plan.budgets[linear], ROW_BUDGETS.get(plan.recipe.rows)
+    count, inputs = budget.prune_count, error_inputs(recipe.needs)
     start = time.perf_counter()
     try:
-        if recipe.correction:
-            with timings.phase("correct"):
-                weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
-        with timings.phase("search"):
-            importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
-            gradient = plan.output_gradients.get(linear)
-            wanted = RowRequest(weight, importance, statistics, count, recipe, linear.name, gradient)
-            decision = rows.function(wanted)
-            # A budget may have counted on the CPU.
-            prune_count = decision.prune_count.to(weight.device)
-            pruned = int(prune_count.sum())
-            if pruned != count and not decision.rounded:
-                raise ValueError(f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}")
-        with timings.phase("apply"):
-            request = SolveRequest(
-                weight, prune_count, rows.rows_compete, importance, statistics, recipe, budget.pattern
-            )
-            kept = SOLVERS.get(recipe.solver).function(request)
-            prune_count = _checked_counts(kept, request)
-            if not torch.isfinite(weight).all():
-                raise ValueError(f"solver {recipe.solver!r} leaves NaN or infinity in the weights")
-            zeros = weight.numel() - int(torch.count_nonzero(weight))
-        with timings.phase("measure"):
-            error_left = None if dense is None else output_error(dense, weight, statistics, inputs)
+        with linear.edited() as weight:
+            dense = None if inputs is None else weight.clone()
+            if recipe.correction and not linear.routed:
+                with timings.phase("correct"):
+                    weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
+            with timings.phase("search"):
+                importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
+                gradient = plan.output_gradients.get(linear)
+                wanted = RowRequest(weight, importance, statistics, count, recipe, linear.name, gradient)
+                decision = rows.function(wanted)
+                # A budget may have counted on the CPU.
+                prune_count = decision.prune_count.to(weight.device)
+                pruned = int(prune_count.sum())
+                if pruned != count and not decision.rounded:
+                    raise ValueError(
+                        f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}"
+                    )
+            with timings.phase("apply"):
+                request = SolveRequest(
+                    weight, prune_count, rows.rows_compete, importance, statistics, recipe, budget.pattern
+                )
+                kept = SOLVERS.get(recipe.solver).function(request)
+                prune_count = _checked_counts(kept, request)
+                if not torch.isfinite(weight).all():
+                    raise ValueError(f"solver {recipe.solver!r} leaves NaN or infinity in the weights")
+                zeros = weight.numel() - int(torch.count_nonzero(weight))
+            with timings.phase("measure"):
+                error_left = None if dense is None else output_error(dense, weight, statistics, inputs)
     except ValueError as error:
         raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
     steps = (*statistics.steps, *request.steps)
@@ -492,11 +503,12 @@ def _prune_linear(
             got=", then ".join(steps),
             fix="go without strict: run.json then names every such linear; more calibration text or damping may help",
         )
-    masks[linear.weight_name] = kept.cpu()
+    add_mask(masks, linear, kept.cpu())
     return LinearResult(
         name=linear.name,
+        weight=linear.weight_name,
         block=linear.block,
-        shape=(weight.shape[0], weight.shape[1]),
+        shape=linear.shape,
         prune_count=pruned,
         pattern=None if budget.pattern is None else str(budget.pattern),
         row_min=int(prune_count.min()),
@@ -509,6 +521,7 @@ def _prune_linear(
         output_error=error_left,
         seconds=time.perf_counter() - start,
         steps=steps,
+        tokens=0 if UNSEEN in steps else statistics.tokens if recipe.needs else None,
     )
 
 
@@ -545,7 +558,7 @@ def _plan_facts(plan: Plan) -> list[dict[str, object]]:
         {
             "name": linear.name,
             "block": linear.block,
-            "shape": list(linear.module.weight.shape),
+            "shape": list(linear.shape),
             "prune_count": budget.prune_count,
             "pattern": None if budget.pattern is None else str(budget.pattern),
         }

@@ -66,10 +66,9 @@ def merge_lora(
         save_companions(whole, folder)
         if loaded.source.folder is not None:
             copy_companions(loaded.source.folder, folder)
-        save_masks(masks, masks.shapes, folder / MASK_FILE)
+        save_masks(masks, folder / MASK_FILE)
         _require_zeros(folder, masks)
-    weights = sum(rows * columns for rows, columns in masks.shapes.values())
-    return Merged(weights, weights - sum(count_bits(masks[name]) for name in masks), filled)
+    return Merged(masks.weights, masks.weights - sum(count_bits(masks[name]) for name in masks), filled)
 
 
 def _require_peft() -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .backward import backward, without_gradients
 from .errors import NOT_FINITE_FIX, TrimPruneError
 from .models.capture import Capture
 from .models.device import evaluation_mode
 from .models.discover import Linear
+from .models.watch import watched
 
 
 def output_gradients(
@@ -40,7 +40,7 @@ def output_gradients(
         TrimPruneError: nothing to predict; NaN or infinity in a gradient.
     """
     sums = {
-        linear: torch.zeros(linear.module.weight.shape[0], dtype=torch.float64)
+        linear: torch.zeros(linear.shape[0], dtype=torch.float64)
         for block in capture.blocks
         for linear in block.linears
     }
@@ -59,23 +59,14 @@ def output_gradients(
     return {linear: (total / token_ids.numel()).float() for linear, total in sums.items()}
 
 
-@contextmanager
-def _squaring(linears: Sequence[Linear], sums: dict[Linear, Tensor]) -> Iterator[None]:
+def _squaring(linears: Sequence[Linear], sums: dict[Linear, Tensor]) -> AbstractContextManager[None]:
     """A forward and a backward pass inside this context add the squared gradients of all outputs to ``sums``."""
 
-    def watch(linear: Linear) -> Callable[[nn.Module, Any, Tensor], None]:
+    def watch(linear: Linear, _: Tensor, output: Tensor) -> None:
         def square(gradient: Tensor) -> None:
             sums[linear] += gradient.detach().float().square().flatten(0, -2).sum(dim=0, dtype=torch.float64).cpu()
 
-        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            if output.requires_grad:
-                output.register_hook(square)  # type: ignore[no-untyped-call]
+        if output.requires_grad:
+            output.register_hook(square)  # type: ignore[no-untyped-call]
 
-        return hook
-
-    handles = [linear.module.register_forward_hook(watch(linear)) for linear in linears]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    return watched(linears, watch)

@@ -105,6 +105,8 @@ class Recipe(RecipeBase):
     device: str = "auto"
     strict: bool = Field(default=False, strict=True)
     """Whether a linear that needs a fallback, such as a repaired factorisation, is an error."""
+    allow_uncovered: bool = Field(default=False, strict=True)
+    """Whether more than a hundredth of the weights of the blocks may lie outside linears, and stay dense."""
     trim: TrimOptions = TrimOptions()
     owl: OwlOptions = OwlOptions()
     alphapruning: AlphaPruningOptions = AlphaPruningOptions()

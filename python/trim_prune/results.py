@@ -19,14 +19,16 @@ class LinearResult:
 
     ``prune_count`` weights were set to zero, from ``row_min`` to ``row_max`` a row. ``kept_zeros`` more are zero
     because they were so before and did not have to go: they count as kept, here and in the masks. Qualities are those
-    of the row search; None where rows need no search. ``steps``: what a failed factorisation had to fall back to, in
-    order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
+    of the row search; None where rows need no search. ``steps``: what was done in place of what failed or was missing,
+    in order; empty when all went as asked. ``pattern``: what every group of columns keeps, in words, if there is one.
     ``permuted``: the share of the scores that it keeps, before and after the columns were reordered; None if they were
     not. ``output_error``: the energy of what the prune changed in the outputs, relative to that of the outputs before
-    it; None where nothing that was collected tells it.
+    it; None where nothing that was collected tells it. ``tokens``: how many input vectors were measured; None if none
+    were needed. ``weight``: the name of the parameter that holds the weight.
     """
 
     name: str
+    weight: str
     block: int
     shape: tuple[int, int]
     prune_count: int
@@ -42,6 +44,7 @@ class LinearResult:
     steps: tuple[str, ...] = ()
     pattern: str | None = None
     permuted: tuple[float, float] | None = None
+    tokens: int | None = None
 
     @property
     def sparsity(self) -> float:
@@ -78,8 +81,9 @@ class Sparsity:
 class PruneResult:
     """The outcome of a prune: the pruned model, what was done to it, and where it was written.
 
-    ``masks``: per weight name, uint8 [R, ceil(C/8)], bit 1 = kept, little bit order; read from the output folder, if
-    there is one, when they are asked for. ``timings``: seconds by phase.
+    ``masks``: per parameter with pruned weights, by its name, in its shape but for the last dimension: uint8
+    [..., ceil(C/8)], bit 1 = kept, little bit order. If there is an output folder, those of the tensors in its files,
+    read when they are asked for. ``timings``: seconds by phase.
     """
 
     recipe: Recipe

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from .activations import Keep
 from .calibration.statistics import Collector
 from .models.capture import Call, Captured
-from .models.discover import Block
+from .models.discover import Block, find_linears
+from .models.watch import watched
 
 Recall = Callable[[Sequence[int]], list[tuple[Call, ...]]]
 
@@ -198,18 +198,11 @@ def _halves(tensors: Sequence[Tensor], first: int) -> list[Tensor]:
 
 @contextmanager
 def _inputs(block: Block, module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """What the block's linears, as they are in ``module``, are called with; by their names."""
+    """What the block's linears, as they are in ``module``, are called with; by their names, without experts.
+
+    The tokens that an expert sees in one model are not those that it sees in another.
+    """
     found: dict[str, Tensor] = {}
-
-    def hook(name: str) -> Any:
-        return lambda _, args: found.__setitem__(name, args[0])
-
-    handles = [
-        module.get_submodule(linear.name.removeprefix(f"{block.name}.")).register_forward_pre_hook(hook(linear.name))
-        for linear in block.linears
-    ]
-    try:
+    linears = [linear for linear in find_linears(module, block.name, block.index) if not linear.routed]
+    with watched(linears, lambda linear, inputs, _: found.__setitem__(linear.name, inputs)):
         yield found
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -61,9 +61,7 @@ class KeptZeros:
                 got=f"{stray} weights",
                 fix="call apply() after every step of the optimizer, or use the callback",
             )
-        shapes = self.masks.shapes
-        weights = sum(rows * columns for rows, columns in shapes.values())
-        return 1 - sum(count_bits(self.masks[name]) for name in shapes) / weights
+        return 1 - sum(map(count_bits, self.masks.values())) / self.masks.weights
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         found = {_plain(name): parameter for name, parameter in self.model.named_parameters()}
@@ -125,7 +123,7 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
     """
     if masks is None:
         masks = {
-            _plain(linear.weight_name): (linear.module.weight.detach() != 0).cpu()
+            _plain(linear.weight_name): (linear.whole.detach() != 0).cpu()
             for block in find_blocks(model)
             for linear in block.linears
         }

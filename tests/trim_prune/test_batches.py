@@ -18,29 +18,24 @@ RECIPES = {
 }
 
 
-def small_device(model, largest, part, monkeypatch):
+def small_device(model, largest, part):
     """A model in a part of whose blocks more sequences than the largest number do not fit."""
-    for layer in model.model.layers:
-        module = layer.get_submodule(part)
-        monkeypatch.setattr(module, "forward", limited(module.forward, largest))
-    return model
 
-
-def limited(forward, largest):
-    def call(hidden, *args, **kwargs):
-        if hidden.shape[0] > largest:
+    def fail(_, arguments):
+        if arguments[0].shape[0] > largest:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(hidden, *args, **kwargs)
 
-    return call
+    for layer in model.model.layers:
+        layer.get_submodule(part).register_forward_pre_hook(fail)
+    return model
 
 
 @pytest.mark.parametrize("part", ["self_attn.q_proj", "mlp.down_proj"])
 @pytest.mark.parametrize("largest", [1, 2, 3])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_batches_are_halved_until_they_fit(recipe, largest, part, tokenizer, text, monkeypatch):
+def test_batches_are_halved_until_they_fit(recipe, largest, part, tokenizer, text):
     recipe = BASE | RECIPES[recipe]
-    small = small_device(make_model("llama"), largest, part, monkeypatch)
+    small = small_device(make_model("llama"), largest, part)
     result = prune(small, recipe, [text], tokenizer=tokenizer)
     whole = make_model("llama")
     expected = prune(whole, recipe | {"batch_size": 2 if largest > 1 else 1}, [text], tokenizer=tokenizer)
@@ -51,8 +46,8 @@ def test_batches_are_halved_until_they_fit(recipe, largest, part, tokenizer, tex
     assert any("from here on 1 sequences at most" in warning for warning in result.warnings) == (largest == 1)
 
 
-def test_one_sequence_that_does_not_fit_is_an_error(tokenizer, text, monkeypatch):
-    small = small_device(make_model("llama"), 0, "mlp.down_proj", monkeypatch)
+def test_one_sequence_that_does_not_fit_is_an_error(tokenizer, text):
+    small = small_device(make_model("llama"), 0, "mlp.down_proj")
     with pytest.raises(torch.OutOfMemoryError):
         prune(small, BASE, [text], tokenizer=tokenizer)
 

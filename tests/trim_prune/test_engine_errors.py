@@ -114,12 +114,45 @@ def test_every_module_is_left_in_its_mode(fails, tokenizer, text):
     assert not any(module._forward_pre_hooks or "forward" in module.__dict__ for module in model.modules())
 
 
-def test_parameters_outside_linears_are_pointed_out_once(tokenizer, text):
+class Mixed(nn.Module):
+    """Beside the linears of a feed-forward part a matrix that is none: a fiftieth of the block's weights."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp, self.table = mlp, nn.Embedding(5, 32)
+
+    def forward(self, hidden):
+        return self.mlp(hidden) + self.table.weight.mean(dim=0)
+
+
+def test_matrices_outside_linears_are_refused_before_any_work(tokenizer, text):
+    model = make_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = Mixed(layer.mlp)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    where = (
+        r"cannot be pruned(.|\n)*model\.layers\.\*\.mlp\.table\.weight \[5, 32\](.|\n)*98\.0%(.|\n)*--allow-uncovered"
+    )
+    with pytest.raises(TrimPruneError, match=where):
+        prune(model, BASE, [text], tokenizer=tokenizer)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_matrices_outside_linears_are_told_of_where_they_are_allowed(tokenizer, text):
     events: list[Event] = []
-    result = prune(make_model("qwen2"), BASE, [text], tokenizer=tokenizer, on_event=events.append)
+    model = make_model("llama")
+    for layer in model.model.layers:
+        layer.mlp = Mixed(layer.mlp)
+    recipe = BASE | {"allow_uncovered": True}
+    result = prune(model, recipe, [text], tokenizer=tokenizer, on_event=events.append)
     assert [event.data["message"] for event in events if event.kind == "warning"] == result.warnings
     assert len(result.warnings) == 1
-    assert "2 of 2 blocks hold parameters outside nn.Linear" in result.warnings[0]
+    assert result.warnings[0].startswith("2.0% of the weights of the blocks lie in no linear and stay dense")
+    assert all(layer.mlp.table.weight.all() for layer in model.model.layers)
+
+
+def test_vectors_do_not_count_as_uncovered(tokenizer, text):
+    assert prune(make_model("qwen2"), BASE, [text], tokenizer=tokenizer).warnings == []
 
 
 def test_events_tell_phases_batches_linears_and_blocks_in_order(tokenizer, text):

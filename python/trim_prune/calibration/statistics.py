@@ -1,14 +1,14 @@
-"""Statistics of the inputs of linears, collected by hooks while the blocks run."""
+"""Statistics of the inputs of linears, collected while the blocks run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import trim_kernels
 from trim_kernels.precision import full_float32
@@ -16,10 +16,13 @@ from trim_kernels.precision import full_float32
 from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..factor import Factor, factorise
 from ..models.discover import Linear
+from ..models.watch import watched
 
 Need = Literal["column_energy", "drift", "gram", "output_gradient", "search_inputs"]
 """What a method reads: of the inputs of a linear, all but ``output_gradient``, which a row request has."""
 Clock = Callable[[], AbstractContextManager[None]]
+UNSEEN = "no token reached the expert: its inputs count as white noise"
+UNSEEN_VECTORS = 64
 
 
 class LinearStatistics:
@@ -37,6 +40,22 @@ class LinearStatistics:
         self._drift: Tensor | None = None
         self._inputs: list[Tensor] = []
         self._factors: dict[float | None, Factor] = {}
+        self._notes: tuple[str, ...] = ()
+
+    @classmethod
+    def unseen(cls, linear: Linear, needs: frozenset[Need]) -> LinearStatistics:
+        """Of an expert that no token reached: as of white noise, under which weights count by their magnitude."""
+        weight, found = linear.weight, cls()
+        columns, device = weight.shape[1], weight.device
+        found._notes, found.sequences, found.tokens = (UNSEEN,), 1, columns
+        if "column_energy" in needs:
+            found._energy = torch.ones(columns, dtype=torch.float64, device=device)
+        if "gram" in needs:
+            found._gram = torch.eye(columns, device=device)
+        if "search_inputs" in needs:
+            noise = torch.randn(UNSEEN_VECTORS, columns, generator=torch.Generator().manual_seed(0))
+            found._inputs = [noise.to(device, weight.dtype)]
+        return found
 
     @property
     def column_energy(self) -> Tensor:
@@ -75,8 +94,8 @@ class LinearStatistics:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """What the factorisation had to fall back to; empty if nothing asked for it."""
-        return tuple(step for factor in self._factors.values() for step in factor.steps)
+        """What was done in place of what is not there or failed; empty if nothing was missing."""
+        return (*self._notes, *(step for factor in self._factors.values() for step in factor.steps))
 
     def add(
         self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int], dense: Tensor | None = None
@@ -112,8 +131,20 @@ class LinearStatistics:
 
 
 def search_positions(seqlen: int, tokens_per_sequence: int) -> list[int]:
-    """Evenly spaced token positions, the last of which is the last token."""
-    return [(k + 1) * seqlen // tokens_per_sequence - 1 for k in range(tokens_per_sequence)]
+    """Evenly spaced token positions, the last of which is the last token; all of them where there are not as many."""
+    count = min(tokens_per_sequence, seqlen)
+    return [(k + 1) * seqlen // count - 1 for k in range(count)]
+
+
+def without_padding(inputs: Tensor, token_mask: Tensor | None) -> list[Tensor]:
+    """Inputs [sequences, tokens, C] in parts [sequences, tokens, C] that hold no padding.
+
+    ``token_mask``: bool [sequences, tokens], True for the tokens that are not padding; None: all of them.
+    """
+    if token_mask is None:
+        return [inputs]
+    mask = token_mask.to(inputs.device)
+    return [sequence[real][None] for sequence, real in zip(inputs, mask, strict=True) if real.any()]
 
 
 class Collector:
@@ -135,42 +166,57 @@ class Collector:
         self._last_input: Tensor | None = None
         self._last_statistics: LinearStatistics | None = None
         self._batch_shape: tuple[int, int] = (0, 0)
+        self._token_mask: Tensor | None = None
         self._dense: Mapping[str, Tensor] = {}
+        self._sequences = 0
 
     @contextmanager
-    def batch(self, sequences: int, tokens: int, dense: Mapping[str, Tensor] | None = None) -> Iterator[None]:
-        """Hooks are in place inside this context, for one forward of [sequences, tokens].
+    def batch(
+        self,
+        sequences: int,
+        tokens: int,
+        dense: Mapping[str, Tensor] | None = None,
+        token_mask: Tensor | None = None,
+    ) -> Iterator[None]:
+        """Products of the linears are watched inside this context, for one forward of [sequences, tokens].
 
-        ``dense``: the inputs of the linears, by name, in the dense model.
+        ``dense``: the inputs of the linears, by name, in the dense model. ``token_mask``: bool [sequences, tokens],
+        True for the tokens that are not padding; None: all of them.
         """
-        self._batch_shape, self._dense = (sequences, tokens), dense or {}
-        handles = [linear.module.register_forward_pre_hook(self._hook(linear)) for linear in self.linears]
+        self._batch_shape, self._token_mask, self._dense = (sequences, tokens), token_mask, dense or {}
+        self._sequences += sequences
         try:
-            yield
+            with watched(self.linears, self._on_product):
+                yield
         finally:
-            for handle in handles:
-                handle.remove()
             self._last_input = self._last_statistics = None
-            self._dense = {}
+            self._token_mask, self._dense = None, {}
 
     def reset(self) -> None:
         """Forget everything, to begin anew."""
         self._found.clear()
+        self._sequences = 0
 
     def groups(self) -> list[list[Linear]]:
-        """The linears in the order in which they ran, those with a shared input together."""
-        groups: dict[int, list[Linear]] = {}
+        """The linears in the order in which they ran, those with a shared input together, and so those of experts."""
+        groups: dict[int | str, list[Linear]] = {}
         for linear, statistics in self._found.items():
-            groups.setdefault(id(statistics), []).append(linear)
+            groups.setdefault(_role(linear) if linear.routed else id(statistics), []).append(linear)
         return list(groups.values())
 
     def statistics(self, linear: Linear) -> LinearStatistics:
-        """The statistics of one linear; an error names it if it never ran or saw NaN or infinity."""
+        """The statistics of one linear; an error names it if it never ran or saw NaN or infinity.
+
+        An expert that no token reached, while tokens reached others, has those of white noise.
+        """
         if linear not in self._found:
+            if linear.routed and any(other.routed and _role(other) == _role(linear) for other in self._found):
+                return LinearStatistics.unseen(linear, self.needs)
             raise TrimPruneError(
                 "a linear got no calibration input: its block did not call it",
                 where=f"block {linear.block}, {linear.name}",
-                fix="use more or other calibration text (experts of a mixture may see no token of a short one)",
+                expected="a product with its weight: linear, matmul, mm or addmm",
+                fix="use other calibration text, if the block calls it for some tokens only",
             )
         found = self._found[linear]
         if not found.is_finite():
@@ -179,14 +225,14 @@ class Collector:
                 where=f"block {linear.block}, {linear.name}",
                 fix=NOT_FINITE_FIX,
             )
+        if linear.routed:
+            # A sequence of which an expert sees nothing counts too.
+            found.sequences = self._sequences
         return found
 
-    def _hook(self, linear: Linear) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            with self.clock():
-                self._collect(linear, args[0])
-
-        return hook
+    def _on_product(self, linear: Linear, inputs: Tensor, _: Tensor) -> None:
+        with self.clock():
+            self._collect(linear, inputs)
 
     def _collect(self, linear: Linear, inputs: Tensor) -> None:
         shared = inputs is self._last_input
@@ -201,24 +247,30 @@ class Collector:
             )
         if not shared:
             dense = self._dense.get(linear.name)
-            mine.add(
-                self._per_sequence(linear, inputs),
-                self.needs,
-                self._positions(),
-                None if dense is None else self._per_sequence(linear, dense),
-            )
+            parts = self._sequences_of(linear, inputs)
+            others = [None] * len(parts) if dense is None else self._sequences_of(linear, dense)
+            for part, other in zip(parts, others, strict=True):
+                mine.add(part, self.needs, search_positions(part.shape[1], self.tokens_per_sequence), other)
         self._last_input, self._last_statistics = inputs, mine
 
-    def _per_sequence(self, linear: Linear, inputs: Tensor) -> Tensor:
-        # Some models flatten [sequences, tokens, C] before their feed-forward part.
-        if inputs.numel() != self._batch_shape[0] * self._batch_shape[1] * inputs.shape[-1]:
-            raise TrimPruneError(
-                "a linear sees only some of the tokens",
-                where=f"block {linear.block}, {linear.name}",
-                expected=f"{self._batch_shape[0]} x {self._batch_shape[1]} input vectors",
-                got=f"an input of shape {tuple(inputs.shape)}",
-            )
-        return inputs.reshape(*self._batch_shape, inputs.shape[-1])
+    def _sequences_of(self, linear: Linear, inputs: Tensor) -> list[Tensor]:
+        """The input vectors as [sequences, tokens, C], in parts of as many tokens in each sequence; no padding."""
+        sequences, tokens = self._batch_shape
+        # Some models flatten [sequences, tokens, C] before their feed-forward part, and experts see some tokens only.
+        if inputs.numel() != sequences * tokens * inputs.shape[-1]:
+            if self._token_mask is not None:
+                raise TrimPruneError(
+                    "a linear sees only some of the tokens, and which of them are padding is not known",
+                    where=f"block {linear.block}, {linear.name}",
+                    expected=f"{sequences} x {tokens} input vectors",
+                    got=f"an input of shape {tuple(inputs.shape)}",
+                    fix="run one sequence at a time, without padding",
+                )
+            return [inputs.reshape(1, -1, inputs.shape[-1])]
+        whole = inputs.reshape(sequences, tokens, inputs.shape[-1])
+        return without_padding(whole, self._token_mask)
 
-    def _positions(self) -> list[int]:
-        return search_positions(self._batch_shape[1], self.tokens_per_sequence)
+
+def _role(linear: Linear) -> str:
+    """What a linear is to its expert: the last part of its name."""
+    return linear.name.rpartition(".")[2]

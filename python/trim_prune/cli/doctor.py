@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from trim_kernels import machine
+from ..health import doctor as examine
+from ..health import report
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """Tell what is usable on this machine, and why not.
+    """Tell what is usable on this machine, what is missing, and the command that repairs it.
 
-    Python, torch, the GPUs, each backend of the kernels, fastest first, and the compilers; one line each.
+    Python, torch, the GPUs, each backend of the kernels, fastest first, the compilers, and the packages of each extra;
+    one line each.
     """
-    facts = machine.doctor()
-    print(json.dumps(facts) if as_json else machine.report(facts))
+    facts = examine()
+    print(json.dumps(facts) if as_json else report(facts))

@@ -12,6 +12,7 @@ from .. import __version__
 from ..errors import TrimPruneError
 from .compare import compare
 from .demo import demo
+from .describe import describe
 from .doctor import doctor
 from .evaluate import evaluate
 from .masks import masks
@@ -39,6 +40,7 @@ app.command()(unpack)
 app.command()(merge_lora)
 app.add_typer(masks, name="masks")
 app.command()(demo)
+app.command()(describe)
 app.command()(doctor)
 
 

@@ -152,6 +152,14 @@ def prune(
             "--strict", help="Stop at a linear that needs a fallback, in place of recording it.", rich_help_panel=HOW
         ),
     ] = None,
+    allow_uncovered: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-uncovered",
+            help="Leave weights of the blocks dense that lie in no linear, even above 1%.",
+            rich_help_panel=HOW,
+        ),
+    ] = None,
     callback: Annotated[
         list[str] | None,
         typer.Option(help="Name of a callback that a plug-in brings; may be repeated.", rich_help_panel=HOW),
@@ -224,6 +232,7 @@ def prune(
         "batch_size": batch_size,
         "device": device,
         "strict": strict,
+        "allow_uncovered": allow_uncovered,
     }
     chosen = _recipe(recipe, {key: value for key, value in given.items() if value is not None})
     if recipe is not None:

@@ -39,5 +39,5 @@ def apply_masks(model: Path, masks: Masks, out: Path, *, overwrite: bool = False
         if (source / INDEX_FILE).is_file():
             shutil.copyfile(source / INDEX_FILE, folder / INDEX_FILE)
         write_index(folder)
-        save_masks(masks, masks.shapes, folder / MASK_FILE)
-    return sum(rows * columns for rows, columns in masks.shapes.values()) - sum(map(count_bits, masks.values()))
+        save_masks(masks, folder / MASK_FILE)
+    return masks.weights - sum(map(count_bits, masks.values()))

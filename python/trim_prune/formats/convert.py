@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trim_kernels import pack_bits, pack_values, unpack_bits
+from trim_kernels import pack_values, unpack_bits
 from trim_kernels.checks import WEIGHT_DTYPES
 
 from ..errors import TrimPruneError
@@ -26,12 +26,12 @@ from ..runfile import RUN_FILE
 from .files import open_tensors
 from .indices import are_smaller, pack_indices, unpack_indices
 from .linears import dense_folder, linear_shapes, names_in, read_stored
-from .masks import MASK_FILE, Masks, open_mask_file, save_masks
+from .masks import MASK_FILE, Masks, open_mask_file, pack, require_matrices, save_masks
 from .packed import INDICES, MASK, VALUES, Contents, PackedTensor, open_packed
 
 PACKED_INDEX = "packed.index.json"
 """The index of the dense shards, under a name by which no loader looks for them."""
-BESIDE = (RUN_FILE, "layers.yaml", "events.jsonl", "search.jsonl", "*.svg", "*.html", "README.md", PACKED_INDEX)
+BESIDE = (RUN_FILE, "report.json", "layers.yaml", "*.jsonl", "*.svg", "*.html", "README.md", PACKED_INDEX)
 """What a run leaves beside a model."""
 
 
@@ -53,6 +53,7 @@ def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
     protect_inputs(out, {"model": source})
     source = dense_folder(source)
     masks, patterns = _masks_to_pack(source), _patterns(source)
+    require_matrices(masks, "packed checkpoints are of")
     names = {stored: weight for weight, stored in names_in(source, masks).items()}
     contents = Contents(masks=(source / MASK_FILE).is_file(), shards={}, tensors={})
     sizes = Sizes(0, 0)
@@ -92,16 +93,16 @@ def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
             (folder / PACKED_INDEX).rename(folder / INDEX_FILE)
         if packed.contents.masks:
             masks = packed.masks()
-            save_masks(masks, masks.shapes, folder / MASK_FILE)
+            save_masks(masks, folder / MASK_FILE)
     return sizes
 
 
 def _masks_to_pack(source: Path) -> Masks:
     if (source / MASK_FILE).is_file():
         return open_mask_file(source / MASK_FILE)
-    shapes = linear_shapes(source)
+    shapes, transposed = linear_shapes(source)
     stored = names_in(source, shapes)
-    return Masks(str(source), shapes, lambda name: pack_bits(_bits(read_stored(source, stored[name])) != 0))
+    return Masks(str(source), shapes, lambda name: pack(_bits(read_stored(source, stored[name])) != 0), transposed)
 
 
 def _patterns(source: Path) -> dict[str, Keep]:
@@ -109,7 +110,10 @@ def _patterns(source: Path) -> dict[str, Keep]:
     if not (source / RUN_FILE).is_file():
         return {}
     run = json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
-    layouts = {f"{linear['name']}.weight": linear.get("pattern") for linear in run.get("linears", [])}
+    # Runs of before weights had names of their own in it.
+    layouts = {
+        linear.get("weight", f"{linear['name']}.weight"): linear.get("pattern") for linear in run.get("linears", [])
+    }
     return {
         name: pattern
         for name, layout in layouts.items()

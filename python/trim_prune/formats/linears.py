@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..errors import TrimPruneError
 from ..models.discover import find_blocks
+from ..models.headers import without_weights
 from ..models.load import PACKED_FILE, resolve
 from ..models.shards import Shards, weight_files
 
@@ -24,24 +24,21 @@ def dense_folder(source: Path) -> Path:
     return folder
 
 
-def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
-    """[R, C] of the weights of all linears in the blocks, by their names in the model; no weight is read."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
+def linear_shapes(folder: Path) -> tuple[dict[str, tuple[int, ...]], frozenset[str]]:
+    """The shapes of the parameters with linears of the blocks, by their names; and which lie as [inputs, outputs]."""
     dense_folder(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    except Exception as error:
+        model = without_weights(folder, str(folder), trust_remote_code=False)
+    except TrimPruneError as error:
         raise TrimPruneError(
             "transformers cannot tell the linears of this model",
             where=str(folder),
-            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+            got=error.got,
             fix="give masks in a file, which name them",
         ) from error
-    weights = [(linear.weight_name, linear.module.weight) for block in find_blocks(model) for linear in block.linears]
-    return {name: (weight.shape[0], weight.shape[1]) for name, weight in weights}
+    linears = [linear for block in find_blocks(model) for linear in block.linears]
+    shapes = {linear.weight_name: tuple(linear.whole.shape) for linear in linears}
+    return shapes, frozenset(linear.weight_name for linear in linears if linear.transposed)
 
 
 def names_in(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from .files import new_file, open_tensors, read_about
 
 MASK_FILE = "masks.safetensors"
 MASK_FORMAT = "trim-prune-masks"
-MASK_VERSION = "1"
+MASK_VERSION = "2"
+READ_VERSIONS = ("1", MASK_VERSION)
 SUFFIXES = (".safetensors", ".npz")
 
 _POPULATION = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8)
@@ -27,23 +29,25 @@ _POPULATION = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torc
 
 @dataclass(frozen=True, eq=False)
 class Masks(Mapping[str, Tensor]):
-    """Packed masks by weight name, uint8 [R, ceil(C / 8)], bit 1 = kept, little bit order; each read when asked for.
+    """Packed masks by weight name, uint8 [..., ceil(C / 8)], bit 1 = kept, little bit order; each read when asked for.
 
-    ``shapes``: [R, C] of each weight. ``where``: what they were read from, for messages.
+    ``shapes``: [..., C] of each weight, [R, C] as a rule. ``where``: what they were read from, for messages.
+    ``transposed``: the weights whose matrices are [inputs, outputs].
     """
 
     where: str
-    shapes: Mapping[str, tuple[int, int]]
+    shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], Tensor]
+    transposed: frozenset[str] = frozenset()
 
     def __getitem__(self, name: str) -> Tensor:
-        rows, columns = self.shapes[name]
+        shape = packed_shape(self.shapes[name])
         bits = self.read(name)
-        if bits.dtype != torch.uint8 or bits.shape != (rows, (columns + 7) // 8):
+        if bits.dtype != torch.uint8 or tuple(bits.shape) != shape:
             raise TrimPruneError(
                 "a mask has not the shape that its file gives it",
                 where=f"{self.where}, {name}",
-                expected=f"uint8 [{rows}, {(columns + 7) // 8}]",
+                expected=f"uint8 {list(shape)}",
                 got=f"{str(bits.dtype).removeprefix('torch.')} {list(bits.shape)}",
             )
         return bits
@@ -66,8 +70,13 @@ class Masks(Mapping[str, Tensor]):
             )
 
     def kept(self, name: str) -> Tensor:
-        """The mask as bools [R, C]."""
-        return unpack_bits(self[name], self.shapes[name][1])
+        """The mask as bools, in the shape of the weight."""
+        return unpack(self[name], self.shapes[name])
+
+    @property
+    def weights(self) -> int:
+        """How many weights they are of."""
+        return sum(map(prod, self.shapes.values()))
 
 
 @dataclass(frozen=True)
@@ -91,21 +100,49 @@ class Overlap:
         )
 
 
-def save_masks(masks: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], path: Path) -> None:
+def packed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[..., ceil(C / 8)] of [..., C]."""
+    return (*shape[:-1], (shape[-1] + 7) // 8)
+
+
+def pack(kept: Tensor) -> Tensor:
+    """uint8 [..., ceil(C/8)] of bools [..., C], bit 1 = True, little bit order."""
+    return pack_bits(kept.reshape(-1, kept.shape[-1])).view(packed_shape(tuple(kept.shape)))
+
+
+def unpack(mask: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bools of that shape from uint8 [..., ceil(C/8)]: the inverse of :func:`pack`."""
+    return unpack_bits(mask.reshape(prod(shape[:-1]), mask.shape[-1]), shape[-1]).view(shape)
+
+
+def save_masks(masks: Masks, path: Path) -> None:
     """Write packed masks: as masks.safetensors are, or by the suffix ``.npz`` for numpy."""
     if path.suffix == ".npz":
-        _save_numpy(masks, shapes, path)
+        _save_numpy(masks, path)
         return
-    save_file({name: mask.contiguous() for name, mask in masks.items()}, path, mask_metadata(shapes))
+    metadata = mask_metadata(masks.shapes, masks.transposed)
+    save_file({name: mask.contiguous() for name, mask in masks.items()}, path, metadata)
 
 
-def mask_metadata(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """What the header of masks.safetensors says, for weights of these shapes."""
+def require_matrices(masks: Masks, what: str) -> None:
+    """Refuse masks of weights that are not matrices [outputs, inputs], for the sake of a form that has no others."""
+    others = [name for name, shape in masks.shapes.items() if len(shape) != 2 or name in masks.transposed]
+    if others:
+        raise TrimPruneError(
+            f"{what} weights [outputs, inputs], and no experts in one tensor",
+            where=masks.where,
+            got=", ".join(f"{name} {list(masks.shapes[name])}" for name in others[:4]),
+        )
+
+
+def mask_metadata(shapes: Mapping[str, Sequence[int]], transposed: Iterable[str]) -> dict[str, str]:
+    """What the header of masks.safetensors says, for weights of these shapes; see :class:`Masks`."""
     about = {
         "format": MASK_FORMAT,
         "version": MASK_VERSION,
         "bit_order": "little",
         "shapes": {name: list(shape) for name, shape in shapes.items()},
+        "transposed": sorted(transposed),
     }
     # One key: safetensors writes several in an order that changes from run to run.
     return {MASK_FORMAT: json.dumps(about, sort_keys=True)}
@@ -115,8 +152,10 @@ def export_masks(masks: Masks, path: str | Path, overwrite: bool = False) -> Non
     """Write masks to a file of their own, ``.safetensors`` or ``.npz``, which appears when it is whole."""
     path = Path(path).expanduser()
     require_suffix(path)
+    if path.suffix == ".npz":
+        require_matrices(masks, "masks for numpy are of")
     with new_file(path, overwrite) as partial:
-        save_masks(masks, masks.shapes, partial)
+        save_masks(masks, partial)
 
 
 def require_suffix(path: Path) -> None:
@@ -128,7 +167,7 @@ def require_suffix(path: Path) -> None:
 def open_mask_file(path: Path) -> Masks:
     """The masks in a safetensors file."""
     with open_tensors(path) as file:
-        about = read_about(path, (file.metadata() or {}).get(MASK_FORMAT), MASK_FORMAT, (MASK_VERSION,))
+        about = read_about(path, (file.metadata() or {}).get(MASK_FORMAT), MASK_FORMAT, READ_VERSIONS)
         found = set(file.keys())
     # Files from before bit_order was written have that order too.
     if about.get("bit_order", "little") != "little" or set(about.get("shapes", {})) != found:
@@ -137,14 +176,14 @@ def open_mask_file(path: Path) -> Masks:
             where=str(path),
             expected="little bit order, and a shape for each mask",
         )
-    shapes = {name: (int(shape[0]), int(shape[1])) for name, shape in about["shapes"].items()}
+    shapes = {name: tuple(map(int, shape)) for name, shape in about["shapes"].items()}
 
     def read(name: str) -> Tensor:
         with open_tensors(path) as file:
             mask: Tensor = file.get_tensor(name)
             return mask
 
-    return Masks(str(path), shapes, read)
+    return Masks(str(path), shapes, read, frozenset(about.get("transposed", [])))
 
 
 def overlap(first: Masks, second: Masks, name: str) -> Overlap:
@@ -157,9 +196,8 @@ def overlap(first: Masks, second: Masks, name: str) -> Overlap:
             got=str(list(second.shapes[name])),
             fix="compare masks of the same model",
         )
-    rows, columns = first.shapes[name]
     a, b = first[name], second[name]
-    return Overlap(rows * columns, *(count_bits(bits) for bits in (a, b, a & b)))
+    return Overlap(prod(first.shapes[name]), *(count_bits(bits) for bits in (a, b, a & b)))
 
 
 def intersect(sources: Sequence[Masks]) -> Masks:
@@ -174,7 +212,8 @@ def intersect(sources: Sequence[Masks]) -> Masks:
             bits = bits & other[name]
         return bits
 
-    return Masks(" and ".join(source.where for source in sources), {name: first.shapes[name] for name in names}, read)
+    where, shapes = " and ".join(source.where for source in sources), {name: first.shapes[name] for name in names}
+    return Masks(where, shapes, read, first.transposed & shapes.keys())
 
 
 def common_names(sources: Sequence[Masks]) -> list[str]:
@@ -197,16 +236,15 @@ def count_bits(bits: Tensor) -> int:
 
 def masks_of(kept: Mapping[str, Tensor], where: str) -> Masks:
     """Masks from bools [R, C] by weight name."""
-    shapes = {name: (mask.shape[0], mask.shape[1]) for name, mask in kept.items()}
-    return Masks(where, shapes, lambda name: pack_bits(kept[name]))
+    return Masks(where, {name: tuple(mask.shape) for name, mask in kept.items()}, lambda name: pack(kept[name]))
 
 
-def _save_numpy(masks: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]], path: Path) -> None:
+def _save_numpy(masks: Masks, path: Path) -> None:
     import numpy as np
 
     arrays: dict[str, Any] = {}
-    for name, mask in masks.items():
+    for name in masks:
         # numpy's own order, so that numpy.unpackbits(bits, axis=1, count=columns) needs no other argument.
-        arrays[name] = np.packbits(unpack_bits(mask, shapes[name][1]).numpy(), axis=1)
-        arrays[f"{name}.shape"] = np.array(shapes[name], dtype=np.int64)
+        arrays[name] = np.packbits(masks.kept(name).numpy(), axis=1)
+        arrays[f"{name}.shape"] = np.array(masks.shapes[name], dtype=np.int64)
     np.savez(path, **arrays)

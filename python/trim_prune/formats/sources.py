@@ -6,13 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trim_kernels import pack_bits
-
 from ..errors import TrimPruneError
 from ..models.load import PACKED_FILE
 from .foreign import open_numpy_masks, open_script_masks
 from .linears import linear_shapes, names_in, read_stored
-from .masks import MASK_FILE, Masks, open_mask_file
+from .masks import MASK_FILE, Masks, open_mask_file, pack
 from .packed import open_packed
 
 
@@ -34,10 +32,10 @@ def open_masks(source: str | Path) -> Masks:
 
 def zeros_of(folder: Path) -> Masks:
     """Masks by the zeros of every linear in the blocks of a dense model folder: what is 0 or -0 counts as pruned."""
-    shapes = linear_shapes(folder)
+    shapes, transposed = linear_shapes(folder)
     stored = names_in(folder, shapes)
 
     def read(name: str) -> Tensor:
-        return pack_bits(read_stored(folder, stored[name]) != 0)
+        return pack(read_stored(folder, stored[name]) != 0)
 
-    return Masks(f"zeros of {folder}", shapes, read)
+    return Masks(f"zeros of {folder}", shapes, read, transposed)

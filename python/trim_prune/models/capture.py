@@ -78,7 +78,7 @@ class Capture:
 
             return forward
 
-        with _forwards(self.blocks, passthrough), suppress(_CaptureEndError):
+        with forwards(self.blocks, passthrough), suppress(_CaptureEndError):
             self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         hidden = _hidden_argument(*calls[0])
         stripped = [_strip(args, kwargs) for args, kwargs in calls]
@@ -96,7 +96,7 @@ class Capture:
         def passthrough(index: int) -> Callable[..., Any]:
             return lambda *_, **__: _rewrap(self._outputs[index], hidden.to(_device(self.model)))
 
-        with _forwards(self.blocks, passthrough):
+        with forwards(self.blocks, passthrough):
             output = self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         logits = getattr(output, "logits", None)
         if not isinstance(logits, Tensor):
@@ -125,7 +125,7 @@ class Capture:
 
             return forward
 
-        with _forwards(self.blocks, recorder):
+        with forwards(self.blocks, recorder):
             self.model(input_ids=token_ids.to(_device(self.model)), use_cache=False)
         if len(calls) != len(self.blocks):
             raise _unsupported("some blocks do not run at all", len(calls))
@@ -166,7 +166,8 @@ def refuse_not_finite(hidden: Tensor, index: int) -> None:
 
 
 @contextmanager
-def _forwards(blocks: Sequence[Block], make: Callable[[int], Callable[..., Any]]) -> Iterator[None]:
+def forwards(blocks: Sequence[Block], make: Callable[[int], Callable[..., Any]]) -> Iterator[None]:
+    """Each block runs, inside this context, what is made for its number in place of its forward."""
     replaced = [(block.module, block.module.__dict__.get("forward")) for block in blocks]
     try:
         for block in blocks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import chain, groupby
+from typing import Any
 
 import torch
 from torch import nn
@@ -93,5 +94,7 @@ def rest_on_device(model: nn.Module, blocks: Sequence[Block], device: torch.devi
 
 def context_length(model: nn.Module) -> int | None:
     """The longest sequence that the model is made for, as its configuration says; None if it does not."""
-    length = getattr(model.config, "max_position_embeddings", None)
+    # Of a model that sees, the configuration of its language tower.
+    config: Any = model.config
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) else None

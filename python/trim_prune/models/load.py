@@ -74,12 +74,12 @@ def resolve(model: str | Path, gguf: str | Path | None = None) -> Source:
         return _gguf_source(path, gguf)
     if path.is_dir():
         return Source(str(model), folder=_checked_folder(path))
-    if path.exists() or not _is_hub_id(str(model)):
+    if path.exists() or not is_hub_id(str(model)):
         raise TrimPruneError(
             f"no model at {str(model)!r}",
             expected="a model folder, a .gguf file, or a hub id such as 'org/name'",
         )
-    return Source(str(model), folder=_checked_folder(_download(str(model))), from_hub=True)
+    return Source(str(model), folder=_checked_folder(download(str(model), HUB_PATTERNS)), from_hub=True)
 
 
 def load_model(
@@ -107,13 +107,13 @@ def load_model(
 
 
 def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_code: bool, hold: bool) -> LoadedModel:
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
+    assert source.folder is not None
     folder = str(source.folder)
     notes = []
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-        _refuse_config(config, source)
+        config = read_config(source.folder, source.name, trust_remote_code)
         # What such a folder holds is not what the blocks of the model are made of.
         special = any((Path(folder) / name).is_file() for name in (STRUCTURE_FILE, PACKED_FILE))
         wide = dtype == "auto" and device.type == "cpu"
@@ -151,9 +151,7 @@ def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> Any
 
         model, compute = load_packed(folder, torch.device("cpu")), _compute_dtype(dtype)
         return model if compute is None else model.to(compute)
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(
+    return auto_class(config).from_pretrained(
         folder,
         config=config,
         dtype=_compute_dtype(dtype) or "auto",
@@ -171,7 +169,7 @@ def _opened(
     if first is None:
         return None
     # transformers notes the type in the configuration.
-    model = build_empty(copy.deepcopy(config), first, trust_remote_code)
+    model = build_empty(auto_class(config), copy.deepcopy(config), first, trust_remote_code)
     if model._keep_in_fp32_modules or getattr(model, "_keep_in_fp32_modules_strict", None):
         return None
     model = _widened(model) if wide else model
@@ -210,13 +208,37 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
     return LoadedModel(model.eval(), tokenizer, source, problems, license=license_)
 
 
-def _refuse_config(config: Any, source: Source) -> None:
+def auto_class(config: Any) -> Any:
+    """The class of transformers that makes a model of this configuration: a language model, alone or with vision."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
+
+    seeing = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return AutoModelForImageTextToText if seeing else AutoModelForCausalLM
+
+
+def read_config(folder: Path, name: str, trust_remote_code: bool) -> Any:
+    """The configuration in a model folder; an error for kinds of models that cannot be pruned. ``name``: for errors."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise _unreadable("model", error, folder) from error
+    _refuse_config(config, name)
+    return config
+
+
+def _refuse_config(config: Any, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False):
-        raise TrimPruneError("encoder-decoder models are not supported", where=source.name, got=config.model_type)
+        raise TrimPruneError("encoder-decoder models are not supported", where=name, got=config.model_type)
     if getattr(config, "quantization_config", None) is not None:
         raise TrimPruneError(
             "the model is quantised",
-            where=source.name,
+            where=name,
             fix="prune the unquantised model, and quantise afterwards",
         )
 
@@ -281,16 +303,18 @@ def _some(names: list[str]) -> str:
     return (", ".join(names[:8]) + (", ..." if len(names) > 8 else "")) or "an empty folder"
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a name may be one of the hub's: org/name, or a name alone."""
     parts = name.split("/")
     return len(parts) <= 2 and all(part and part[0] not in ".~" for part in parts)
 
 
-def _download(name: str) -> Path:
+def download(name: str, patterns: list[str]) -> Path:
+    """The folder with those files of a hub id that match the patterns."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_PATTERNS, ignore_patterns=HUB_IGNORED))
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=HUB_IGNORED))
     except Exception as error:
         raise TrimPruneError(
             f"{name!r} is neither a local folder nor a model that the hub gives (offline, private, or misspelt?)",

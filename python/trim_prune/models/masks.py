@@ -1,23 +1,37 @@
-"""masks.safetensors of an output, block by block; the format is that of formats/masks.py."""
+"""Packed masks over the parameters of a model, and masks.safetensors of an output; the format: formats/masks.py."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..formats.masks import MASK_FILE, mask_metadata
+from trim_kernels import pack_bits, unpack_bits
+
+from ..formats.masks import MASK_FILE, mask_metadata, packed_shape
 from .discover import Linear
 from .shards import make_file
 
 
-def make_masks(folder: Path, linears: Sequence[Linear]) -> None:
-    """The file for some linears: all bits zero, or what was in their place."""
-    shapes = {linear.weight_name: tuple(linear.module.weight.shape) for linear in linears}
-    packed = {name: (rows, -(-columns // 8)) for name, (rows, columns) in sorted(shapes.items())}
-    make_file(folder / MASK_FILE, packed, mask_metadata(shapes))
+def add_mask(masks: dict[str, Tensor], linear: Linear, kept: Tensor) -> None:
+    """Add what is kept of a linear (uint8 [R, ceil(C/8)]) to the mask of the parameter that holds its weight."""
+    if linear.transposed:
+        kept = pack_bits(unpack_bits(kept, linear.shape[1]).t().contiguous())
+    if linear.expert is None:
+        masks[linear.weight_name] = kept
+        return
+    if linear.weight_name not in masks:
+        masks[linear.weight_name] = torch.zeros(packed_shape(tuple(linear.whole.shape)), dtype=torch.uint8)
+    masks[linear.weight_name][linear.expert] = kept
+
+
+def make_masks(folder: Path, shapes: Mapping[str, tuple[int, ...]], transposed: Set[str]) -> None:
+    """The file for tensors of these shapes: all bits zero, or what was in their place."""
+    packed = {name: packed_shape(shape) for name, shape in sorted(shapes.items())}
+    make_file(folder / MASK_FILE, packed, mask_metadata(shapes, transposed))
 
 
 class WrittenMasks(Mapping[str, Tensor]):

@@ -123,14 +123,12 @@ def _called(model: Any, shards: Shards) -> dict[str, str] | None:
     return called
 
 
-def build_empty(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    """The causal model of a configuration, with parameters of that type that take no memory."""
+def build_empty(kind: Any, config: Any, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    """The model of a configuration, with parameters of that type that take no memory; ``kind``: of transformers."""
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
     with init_empty_weights(include_buffers=False):
-        make: Any = AutoModelForCausalLM.from_config
-        model = make(config, dtype=dtype, trust_remote_code=trust_remote_code)
+        model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     model.tie_weights()
     return model
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trim_kernels import unpack_bits
-
 from ..digest import checksum
 from ..errors import TrimPruneError
-from ..formats.masks import MASK_FILE
+from ..formats.masks import MASK_FILE, unpack
 from ..permutation import Move
 from ..results import LinearResult
 from .companions import copy_companions, save_companions
@@ -26,19 +23,23 @@ from .discover import Block
 from .load import LoadedModel
 from .masks import make_masks
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
+from .stored import Convert, Piece, conversion, find_pieces
+from .wrappers import plain_state
 
 
 class Output:
     """A model folder whose weight files and masks have their final size from the start.
 
     From a folder the files are those of the source, byte for byte but for what is pruned: every tensor in its place and
-    with its stored type, so that nothing is lost when the run computes in another one. A model from memory, or one that
-    transformers converts while it loads it, is saved first as it is.
+    with its stored type, so that nothing is lost when the run computes in another one. Where transformers converts
+    weights while it loads them, what is pruned has the form of the files again, and so have the masks. A model from
+    memory is saved first as it is.
     """
 
     def __init__(self, folder: Path, loaded: LoadedModel, blocks: Sequence[Block]) -> None:
         self.folder, self._loaded, self._blocks = folder, loaded, blocks
-        self._source, self._keys = _stored(loaded, blocks)
+        self._convert = conversion(loaded.model)
+        self._source, self._pieces = _stored(loaded, blocks, self._convert)
         self._shards: Shards | None = None
         self._masks: Shards | None = None
 
@@ -54,14 +55,28 @@ class Output:
         """
         source = self._source
         if source is not None:
-            source.outline(self.folder, {key for keys in self._keys.values() for key in keys.values()})
+            source.outline(self.folder, {key for block in self._blocks for key in self._keys(block)})
             if (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
                 shutil.copyfile(source.folder / INDEX_FILE, self.folder / INDEX_FILE)
         elif anew or not self._is_whole():
             save_weights(self._loaded.model, self.folder)
         write_index(self.folder)
-        make_masks(self.folder, [linear for block in self._blocks for linear in block.linears])
-        self._open()
+        self._shards = Shards(self.folder, weight_files(self.folder))
+        if source is None:
+            pieces = _pieces(self._loaded.model, self._blocks, self._shards, self._convert)
+            if pieces is None:
+                raise TrimPruneError(
+                    "transformers saves the linears of this model in a form that cannot be told",
+                    where=type(self._loaded.model).__name__,
+                    expected="tensors that hold the values of its parameters, renamed, joined, split or transposed",
+                    fix="prune without an output folder, and save the model of the result",
+                )
+            self._pieces = pieces
+        pruned = [(block, piece) for block in self._blocks for piece in self._pruned(block)]
+        shapes = {key: self._shards.places[key].shape for _, piece in pruned for key in piece.keys}
+        transposed = frozenset().union(*(piece.transposed(block.linears) for block, piece in pruned))
+        make_masks(self.folder, shapes, transposed)
+        self._masks = Shards(self.folder, [MASK_FILE])
         for path in self.folder.glob("*.safetensors*"):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -73,34 +88,30 @@ class Output:
             return False
         return True
 
-    def _open(self) -> None:
-        self._shards = Shards(self.folder, weight_files(self.folder))
-        self._masks = Shards(self.folder, [MASK_FILE])
-        if self._source is not None:
-            return
-        names = {b.index: [f"{b.name}.{name}" for name, _ in b.module.named_parameters()] for b in self._blocks}
-        places = self._shards.places
-        self._keys = {index: {name: name for name in found if name in places} for index, found in names.items()}
+    def _keys(self, block: Block) -> list[str]:
+        """The names of the tensors of a block."""
+        return [key for piece in self._pieces[block.index] for key in piece.keys]
+
+    def _pruned(self, block: Block) -> list[Piece]:
+        """The pieces of a block that hold its linears."""
+        names = {linear.weight_name for linear in block.linears}
+        return [piece for piece in self._pieces[block.index] if piece.shapes.keys() & names]
 
     def write(
         self, block: Block, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], moves: Sequence[Move]
     ) -> tuple[str, dict[str, int]]:
         """Put a block into the files, and wait until it is on the disk.
 
-        ``weights``: its parameters, as computed, by their names in the model, on the CPU. Returns a checksum of what
-        was written, and the kept weights that are zero, by weight name.
+        ``weights``: its parameters, as computed, and ``masks``, packed, by their names in the model, on the CPU.
+        Returns a checksum of what was written, and the kept weights that are zero, by the names of the tensors.
         """
         assert self._shards is not None
         assert self._masks is not None
         kept_zeros: dict[str, int] = {}
         content = self._content(block, weights, masks, moves, kept_zeros)
-        digest = checksum(
-            tensor
-            for shards, tensors in ((self._shards, content), (self._masks, sorted(masks.items())))
-            for tensor in _written(shards, tensors)
-        )
-        self._shards.sync(self._keys[block.index].values())
-        self._masks.sync(masks)
+        digest = checksum(_written(self._shards, self._masks, content))
+        self._shards.sync(self._keys(block))
+        self._masks.sync(kept_zeros)
         return digest, kept_zeros
 
     def copy(self, block: Block, shards: Shards, masks: Shards) -> tuple[str, dict[str, int]]:
@@ -111,40 +122,38 @@ class Output:
         """
         assert self._shards is not None
         assert self._masks is not None
-        names = [linear.weight_name for linear in block.linears]
-        wanted = ((self._shards, shards, self._keys[block.index].values()), (self._masks, masks, names))
-        for own, other, keys in wanted:
+        masked = [key for piece in self._pruned(block) for key in piece.keys]
+        for own, other, keys in ((self._shards, shards, self._keys(block)), (self._masks, masks, masked)):
             for key in keys:
                 place, there = own.places[key], other.places.get(key)
-                if there is None or (there.shape, there.dtype) != (place.shape, place.dtype):
+                if there is None or (there.shape, there.stored) != (place.shape, place.stored):
                     raise TrimPruneError(
                         "the earlier run is of another model",
                         where=f"{other.folder}, {key}",
-                        expected=f"{place.dtype or torch.uint8} {list(place.shape)}",
-                        got="nothing" if there is None else f"{there.dtype or torch.uint8} {list(there.shape)}",
+                        expected=f"{place.stored} {list(place.shape)}",
+                        got="nothing" if there is None else f"{there.stored} {list(there.shape)}",
                     )
             for key, tensor in other.read(keys):
                 own.write(key, tensor)
         kept_zeros = {}
-        for name in names:
-            weight = shards.get(self._keys[block.index][name])
-            kept_zeros[name] = _zeros(weight[unpack_bits(masks.get(name), weight.shape[1])])
+        for key in masked:
+            weight = shards.get(key)
+            kept_zeros[key] = _zeros(weight[unpack(masks.get(key), tuple(weight.shape))])
         return self.checksum(block), kept_zeros
 
     def checksum(self, block: Block) -> str:
         """That of a block as it is in the files."""
         assert self._shards is not None
         assert self._masks is not None
-        masks = sorted(linear.weight_name for linear in block.linears)
-        found = chain(self._shards.read(self._keys[block.index].values()), self._masks.read(masks))
-        return checksum(tensor for _, tensor in found)
+        return checksum(_in_files(self._shards, self._masks, self._pieces[block.index]))
 
     def load(self, block: Block) -> None:
         """Give a block the weights that it has in the files."""
         assert self._shards is not None
-        names = {key: _within(block, name) for name, key in self._keys[block.index].items()}
-        for key, tensor in self._shards.read(names):
-            block.module.get_parameter(names[key]).data.copy_(tensor)
+        parameters = block.parameters
+        for piece in self._pieces[block.index]:
+            for name, tensor in piece.to_parameters(dict(self._shards.read(piece.keys))).items():
+                parameters[name].data.copy_(tensor)
 
     def round(self, block: Block) -> None:
         """Bring pruned weights to the type in which they are stored: later blocks see what is written.
@@ -152,11 +161,16 @@ class Output:
         A run that goes on from the files has the same bits so.
         """
         assert self._shards is not None
-        for linear in block.linears:
-            weight = linear.module.weight.data
-            stored = self._shards.places[self._keys[block.index][linear.weight_name]].dtype
-            if stored is not None and torch.promote_types(stored, weight.dtype) != stored:
-                weight.copy_(weight.to(stored))
+        parameters = block.parameters
+        for piece in self._pruned(block):
+            types = {key: self._shards.places[key].dtype for key in piece.keys}
+            weights = {name: parameters[name].data for name in piece.shapes}
+            if all(_holds(stored, weight.dtype) for stored in types.values() for weight in weights.values()):
+                continue
+            found = piece.to_files({name: weight.cpu() for name, weight in weights.items()})
+            stored = {key: tensor.to(types[key]).to(tensor.dtype) for key, tensor in found.items()}
+            for name, tensor in piece.to_parameters(stored).items():
+                weights[name].copy_(tensor)
 
     def finish(self, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
         """Add configuration and tokenizer, and check what was written."""
@@ -173,84 +187,128 @@ class Output:
         masks: Mapping[str, Tensor],
         moves: Sequence[Move],
         kept_zeros: dict[str, int],
-    ) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of a block in their stored types, by their stored names."""
+    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """The tensors of a block in their stored types, by their stored names, and the masks over them."""
         assert self._shards is not None
-        names, moved = {key: name for name, key in self._keys[block.index].items()}, {m.parameter: m for m in moves}
-        for key, tensor in (self._source or self._shards).read(names):
-            name = names[key]
-            if self._source is None:
-                tensor = weights[name]
-            elif name in moved:
-                tensor = moved[name].of(tensor)
-            if name in masks:
-                kept = unpack_bits(masks[name], tensor.shape[1])
-                tensor = _merge(tensor, weights[name], kept)
-                kept_zeros[name] = _zeros(tensor[kept])
-            yield key, tensor
+        moved = {move.parameter: move for move in moves}
+        for piece in self._pieces[block.index]:
+            over = piece.masks(masks)
+            computed = piece.to_files(weights) if over or self._source is None else {}
+            stored = {} if self._source is None else _moved(piece, dict(self._source.read(piece.keys)), moved)
+            for key in piece.keys:
+                tensor = stored[key] if key in stored else computed[key]
+                if key in over:
+                    kept = unpack(over[key], tuple(tensor.shape))
+                    tensor = _merge(tensor, computed[key], kept)
+                    kept_zeros[key] = _zeros(tensor[kept])
+                yield key, tensor, over.get(key)
 
     def _verify(self, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
         """Reopen what was written and count.
 
-        Each mask must prune exactly ``prune_count`` weights, all of them zero, and no other weight may be zero but the
-        ``kept_zeros``: kept weights whose value was zero to begin with.
+        The masks must prune exactly the ``prune_count`` of the linears that they are of, what they prune must be zero,
+        and no other weight may be zero but the ``kept_zeros``: kept weights whose value was zero to begin with.
         """
-        self._open()
-        assert self._shards is not None
-        assert self._masks is not None
-        counts = {f"{result.name}.weight": result.prune_count for result in results}
-        for block in self._blocks:
-            for linear in block.linears:
-                name = linear.weight_name
-                key = self._keys[block.index][name]
-                weight = self._shards.get(key)
-                pruned = ~unpack_bits(self._masks.get(name), weight.shape[1])
-                where = f"{self._shards.places[key].file}, {key}"
-                _check_counts(where, weight, pruned, counts[name], kept_zeros[name])
+        shards, masks = Shards(self.folder, weight_files(self.folder)), Shards(self.folder, [MASK_FILE])
+        counts: dict[str, int] = {}
+        for result in results:
+            counts[result.weight] = counts.get(result.weight, 0) + result.prune_count
+        for piece in (piece for block in self._blocks for piece in self._pruned(block)):
+            pruned = 0
+            for key in piece.keys:
+                weight = shards.get(key)
+                gone = ~unpack(masks.get(key), tuple(weight.shape))
+                pruned += int(gone.sum())
+                _check_zeros(f"{shards.places[key].file}, {key}", weight, gone, kept_zeros[key])
+            wanted = sum(counts.get(name, 0) for name in piece.shapes)
+            if pruned != wanted:
+                raise _other_than_computed(
+                    f"{self.folder}, {', '.join(piece.keys)}", f"{wanted} pruned weights", f"{pruned} pruned weights"
+                )
 
 
-def _stored(loaded: LoadedModel, blocks: Sequence[Block]) -> tuple[Shards | None, Mapping[int, Mapping[str, str]]]:
-    """The source of the weights, and the stored name of each parameter of each block that has one there.
+def _stored(
+    loaded: LoadedModel, blocks: Sequence[Block], convert: Convert
+) -> tuple[Shards | None, Mapping[int, list[Piece]]]:
+    """The source of the weights, and what the parameters of each block are in its files.
 
-    No source where the model comes from memory, or a linear was converted while it was loaded.
+    No source where the model comes from memory, or its linears are not in the files in a form that is known.
     """
     if loaded.store is not None:
-        return loaded.store.shards, {block.index: loaded.store.keys(block) for block in blocks}
+        store = loaded.store
+        return store.shards, {
+            block.index: [
+                Piece({name: store.shards.places[key].shape}, (key,)) for name, key in store.keys(block).items()
+            ]
+            for block in blocks
+        }
     if loaded.source.folder is None:
         return None, {}
-    shards, prefix = Shards(loaded.source.folder, weight_files(loaded.source.folder)), loaded.model.base_model_prefix
-    keys: dict[int, dict[str, str]] = {}
-    for block in blocks:
-        found: dict[str, str] = {}
-        for name in (f"{block.name}.{name}" for name, _ in block.module.named_parameters()):
-            found |= shards.find([name], prefix) or {}
-        if any(linear.weight_name not in found for linear in block.linears):
-            return None, {}
-        keys[block.index] = found
-    return shards, keys
+    shards = Shards(loaded.source.folder, weight_files(loaded.source.folder))
+    pieces = _pieces(loaded.model, blocks, shards, convert)
+    return (None, {}) if pieces is None else (shards, pieces)
 
 
-def _written(shards: Shards, tensors: Iterator[tuple[str, Tensor]] | list[tuple[str, Tensor]]) -> Iterator[Tensor]:
-    for name, tensor in tensors:
-        shards.write(name, tensor)
+def _pieces(model: Any, blocks: Sequence[Block], shards: Shards, convert: Convert) -> dict[int, list[Piece]] | None:
+    found = {
+        block.index: find_pieces(block, shards, getattr(model, "base_model_prefix", ""), convert) for block in blocks
+    }
+    known = {index: pieces for index, pieces in found.items() if pieces is not None}
+    return known if len(known) == len(found) else None
+
+
+def _moved(piece: Piece, stored: dict[str, Tensor], moves: Mapping[str, Move]) -> dict[str, Tensor]:
+    """Tensors of files, with those parameters reordered that were."""
+    if not piece.shapes.keys() & moves.keys():
+        return stored
+    parameters = piece.to_parameters(stored)
+    found = {name: moves[name].of(value) if name in moves else value for name, value in parameters.items()}
+    return piece.to_files(found)
+
+
+def _written(shards: Shards, masks: Shards, content: Iterator[tuple[str, Tensor, Tensor | None]]) -> Iterator[Tensor]:
+    for key, tensor, mask in content:
+        shards.write(key, tensor)
         yield tensor
+        if mask is not None:
+            masks.write(key, mask)
+            yield mask
 
 
-def _within(block: Block, name: str) -> str:
-    """The name of a parameter within its block."""
-    return name.removeprefix(f"{block.name}.")
+def _in_files(shards: Shards, masks: Shards, pieces: Sequence[Piece]) -> Iterator[Tensor]:
+    """What :func:`_written` gave."""
+    over = dict(masks.read(key for piece in pieces for key in piece.keys if key in masks.places))
+    for piece in pieces:
+        found = dict(shards.read(piece.keys))
+        for key in piece.keys:
+            yield found[key]
+            if key in over:
+                yield over[key]
 
 
-def _check_counts(where: str, weight: Tensor, pruned: Tensor, prune_count: int, kept_zeros: int) -> None:
+def _holds(stored: torch.dtype | None, computed: torch.dtype) -> bool:
+    """Whether every value of the computed type is one of the stored type."""
+    return stored is None or torch.promote_types(stored, computed) == stored
+
+
+def _check_zeros(where: str, weight: Tensor, pruned: Tensor, kept_zeros: int) -> None:
     masked, zeros, stray = int(pruned.sum()), _zeros(weight), int(torch.count_nonzero(weight[pruned]))
-    if (masked, zeros, stray) != (prune_count, prune_count + kept_zeros, 0):
-        raise TrimPruneError(
-            "the written model is not what was computed",
-            where=where,
-            expected=f"{prune_count} pruned weights, all zero, and {kept_zeros} zeros among the kept ones",
-            got=f"{masked} pruned weights, {stray} of them not zero, and {zeros} zeros in all",
-            fix="check the disk; the output folder was not created",
+    if (zeros, stray) != (masked + kept_zeros, 0):
+        raise _other_than_computed(
+            where,
+            f"{masked} pruned weights, all zero, and {kept_zeros} zeros among the kept ones",
+            f"{stray} pruned weights that are not zero, and {zeros} zeros in all",
         )
+
+
+def _other_than_computed(where: str, expected: str, got: str) -> TrimPruneError:
+    return TrimPruneError(
+        "the written model is not what was computed",
+        where=where,
+        expected=expected,
+        got=got,
+        fix="check the disk; the output folder was not created",
+    )
 
 
 def _merge(stored: Tensor, computed: Tensor, kept: Tensor) -> Tensor:
@@ -264,12 +322,19 @@ def _zeros(weight: Tensor) -> int:
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Write all tensors of a model as they are in memory."""
+    """Write all tensors of a model as they are in memory, by the names that they have in files of such models."""
     from huggingface_hub import save_torch_state_dict
 
+    files = {name: _alone(tensor) for name, tensor in conversion(model)(plain_state(model)).items()}
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
+    save_torch_state_dict(files, folder, shared_tensors_to_discard=tied)
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    """A tensor with memory of its own, or as it is if all of its memory is its own: tied ones have to stay tied."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole and tensor.is_contiguous() else tensor.clone(memory_format=torch.contiguous_format)
 
 
 def write_index(folder: Path) -> None:

@@ -24,13 +24,18 @@ PIECE = 16 << 20
 
 @dataclass(frozen=True)
 class Place:
-    """Bytes ``begin`` to ``end`` of a file, which are a tensor of that shape; ``dtype``: None if it is not a float."""
+    """Bytes ``begin`` to ``end`` of a file, which are a tensor of that shape; ``stored``: its type in the file."""
 
     file: str
     begin: int
     end: int
     shape: tuple[int, ...]
-    dtype: torch.dtype | None
+    stored: str
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """None if it is not a float."""
+        return FLOATS.get(self.stored)
 
 
 class Shards:
@@ -60,14 +65,15 @@ class Shards:
         Checkpoints of the bare model lack the prefix that the causal model gives its names. ``called``: what the stored
         tensors are called in the model, prefix apart; by default as they are stored.
         """
-        known = {name: name for name in self.places} if called is None else {n: key for key, n in called.items()}
+        stored = None if called is None else {name: key for key, name in called.items()}
+        known = self.places if stored is None else stored
         names = {}
         for name in parameters:
             candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-            found = next((known[candidate] for candidate in candidates if candidate in known), None)
+            found = next((candidate for candidate in candidates if candidate in known), None)
             if found is None:
                 return None
-            names[name] = found
+            names[name] = found if stored is None else stored[found]
         return names
 
     def read(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -185,7 +191,7 @@ def _places(path: Path) -> Iterator[tuple[str, Place]]:
     for name, about in header.items():
         if name != "__metadata__":
             begin, end = (8 + length + offset for offset in about["data_offsets"])
-            yield name, Place(path.name, begin, end, tuple(about["shape"]), FLOATS.get(about["dtype"]))
+            yield name, Place(path.name, begin, end, tuple(about["shape"]), about["dtype"])
 
 
 def _copy(source: int, target: int, begin: int, end: int) -> None:

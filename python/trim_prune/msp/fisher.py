@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backward import backward, without_gradients
 from ..errors import NOT_FINITE_FIX, TrimPruneError
@@ -100,32 +100,36 @@ def _squares(capture: Capture, token_ids: Tensor, device: torch.device) -> dict[
 def _squaring(linears: Sequence[Linear], squares: dict[Linear, tuple[float, float]]) -> Iterator[None]:
     """A backward pass inside this context puts the sums of every linear into ``squares``, and keeps no gradient."""
 
-    def hook(linear: Linear) -> Callable[[Tensor], None]:
-        def square(weight: Tensor) -> None:
-            assert weight.grad is not None
-            squares[linear] = _square_sums(weight.grad, weight.detach())
-            weight.grad = None
-            if not all(map(math.isfinite, squares[linear])):
-                raise TrimPruneError(
-                    "NaN or infinity in the gradient of a linear",
-                    where=f"block {linear.block}, {linear.name}",
-                    fix=NOT_FINITE_FIX,
-                )
+    def hook(held: Sequence[Linear]) -> Callable[[Tensor], None]:
+        def square(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            for linear in held:
+                squares[linear] = _square_sums(linear.of(parameter.grad), linear.weight)
+                if not all(map(math.isfinite, squares[linear])):
+                    raise TrimPruneError(
+                        "NaN or infinity in the gradient of a linear",
+                        where=f"block {linear.block}, {linear.name}",
+                        fix=NOT_FINITE_FIX,
+                    )
+            parameter.grad = None
 
         return square
 
-    weights = {linear: linear.module.weight.requires_grad_() for linear in linears}
+    held: dict[nn.Parameter, list[Linear]] = {}
+    for linear in linears:
+        linear.whole.requires_grad_()
+        held.setdefault(linear.whole, []).append(linear)
     handles = [
-        weight.register_post_accumulate_grad_hook(hook(linear))  # type: ignore[no-untyped-call]
-        for linear, weight in weights.items()
+        parameter.register_post_accumulate_grad_hook(hook(inside))  # type: ignore[no-untyped-call]
+        for parameter, inside in held.items()
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        for weight in weights.values():
-            weight.requires_grad_(False).grad = None
+        for parameter in held:
+            parameter.requires_grad_(False).grad = None
 
 
 def _square_sums(gradient: Tensor, weight: Tensor) -> tuple[float, float]:

@@ -160,7 +160,7 @@ class Fitness:
     def _mask(self, dense: Mapping[Linear, Tensor], levels: tuple[int, ...]) -> None:
         for (linear, weight), level in zip(dense.items(), levels, strict=True):
             pruned = self.ranks[linear].to(weight.device) >= level
-            linear.module.weight.data.copy_(weight).masked_fill_(pruned, 0)
+            linear.weight.copy_(weight).masked_fill_(pruned, 0)
 
     def _losses(self, finals: Sequence[Sequence[Tensor]], stage: int) -> list[float]:
         """The summed loss of each candidate over the tokens of one stage."""
@@ -230,12 +230,12 @@ def _ends(stages: Sequence[int], seqlen: int) -> list[int]:
 @contextmanager
 def restored(block: Block) -> Iterator[dict[Linear, Tensor]]:
     """Copies of the weights of a block, which has them again afterwards."""
-    dense = {linear: linear.module.weight.data.clone() for linear in block.linears}
+    dense = {linear: linear.weight.clone() for linear in block.linears}
     try:
         yield dense
     finally:
         for linear, weight in dense.items():
-            linear.module.weight.data.copy_(weight)
+            linear.weight.copy_(weight)
 
 
 def _depth(path: Path, kept: Mapping[Path, list[Tensor]]) -> int:

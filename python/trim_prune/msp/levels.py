@@ -80,7 +80,7 @@ def rank_linear(
     With a pattern that is its rank in its group. Without one it is the number of levels at which the score and the row
     budget prune it.
     """
-    weight = linear.module.weight.data
+    weight = linear.weight.contiguous()
     importance = SCORES.get(search_score(recipe)).function(ScoreRequest(weight, statistics, recipe))
     if recipe.pattern is not None:
         return _group_ranks(weight, recipe.pattern.of, importance)

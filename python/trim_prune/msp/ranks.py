@@ -51,7 +51,7 @@ def measure_ranks(
                 with full_float32(dense.device):
                     rank = rank_linear(recipe, scale, linear, statistics, dense.output_gradients.get(linear))
                 if levels is not None:
-                    linear.module.weight.data.masked_fill_(rank >= levels[linear], 0)
+                    linear.weight.masked_fill_(rank >= levels[linear], 0)
                 ranks[linear] = rank.to(home)
             if levels is not None:
                 walked.propagate(block)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..errors import TrimPruneError
 from ..models.capture import PROBE_TOKENS, Call, Capture
 from ..models.device import evaluation_mode, on_device
-from ..models.discover import Block, Linear
+from ..models.discover import Block, Linear, find_linears
+from ..models.watch import one_by_one
 from ..pattern import Pattern
 from .fold import Fold, apply
 
@@ -49,7 +50,7 @@ def find_folds(model: nn.Module, blocks: Sequence[Block], pattern: Pattern) -> F
     with evaluation_mode(model):
         captured = Capture(model, blocks, tokens)(tokens)
         for block in blocks:
-            linears = {linear.name.removeprefix(f"{block.name}."): linear for linear in block.linears}
+            linears = _plain_linears(block)
             folds = []
             for candidate in _candidates(block.module, linears, pattern):
                 if isinstance(candidate, Fold):
@@ -80,7 +81,7 @@ def _candidates(block: nn.Module, linears: Mapping[str, Linear], pattern: Patter
         producers = tuple(f"{beside}{other}" for other in feeding if f"{beside}{other}" in linears)
         if not producers:
             continue
-        columns, rows = linear.module.in_features, {linears[producer].module.out_features for producer in producers}
+        columns, rows = linear.shape[1], {linears[producer].shape[0] for producer in producers}
         attention = block.get_submodule(beside.removesuffix("."))
         width = getattr(attention, "head_dim", None) if last in HEADS else columns
         repeats = columns // max(rows)
@@ -94,6 +95,17 @@ def _candidates(block: nn.Module, linears: Mapping[str, Linear], pattern: Patter
             yield Fold(name, producers, width, max(rows) // width, repeats)
 
 
+def _plain_linears(block: Block) -> dict[str, Linear]:
+    """The linears that are modules with a weight [R, C] and nothing around it, by their names in the block."""
+    modules = dict(block.module.named_modules())
+    named = {linear.name.removeprefix(f"{block.name}."): linear for linear in block.linears}
+    return {
+        name: linear
+        for name, linear in named.items()
+        if isinstance(linear.module, nn.Linear) and modules.get(name) is linear.module
+    }
+
+
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
@@ -105,11 +117,14 @@ def _tried(block: Block, folds: Sequence[Fold], call: Call, hidden: Tensor) -> I
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(0)
     module, call = copy.deepcopy(block.module).to(cpu, torch.float64), call.to(cpu, torch.float64)
     hidden = torch.randn(hidden.shape, generator=generator, dtype=torch.float64)
+    linears = find_linears(module, block.name, block.index)
     for fold in folds:
         order = torch.stack([torch.randperm(fold.width, generator=generator) for _ in range(fold.heads)])
-        before = _outputs(module, fold, call, hidden)
-        apply(module, fold.moves(module, order))
-        after = _outputs(module, fold, call, hidden)
+        # Grouped products of all experts at once are not there in float64.
+        with one_by_one(linears):
+            before = _outputs(module, fold, call, hidden)
+            apply(module, fold.moves(module, order))
+            after = _outputs(module, fold, call, hidden)
         apply(module, fold.moves(module, order.argsort(dim=1)))
         # A linear that the block did not call has put out nothing that could differ.
         yield fold, len(before) > 1 and all(map(_same, after, before))

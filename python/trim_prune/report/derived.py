@@ -39,7 +39,7 @@ def derive(run: Run) -> dict[str, Any]:
         },
         "row_bins": BINS,
         "row_histograms": row_histograms(run.folder, run.linears),
-        "bytes": file_sizes(run.folder, run.linears),
+        "bytes": file_sizes(run.folder),
     }
 
 

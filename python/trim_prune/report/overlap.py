@@ -6,27 +6,25 @@ from pathlib import Path
 
 from torch import Tensor
 
-from trim_kernels import unpack_bits
-
-from .masks import open_masks
+from .masks import kept_of, masks_of_run
 from .run import Linear
 
 
 def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, float | None]:
     """By the name of the linear, the weights that both prune as a share of those that either does.
 
-    1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go.
+    1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go,
+    or the linear lies otherwise in the files.
     """
-    found = {}
-    with open_masks(first) as ours, open_masks(second) as theirs:
-        for linear in linears:
-            name = f"{linear['name']}.weight"
-            found[linear["name"]] = overlap(ours.get_tensor(name), theirs.get_tensor(name), linear["shape"][1])
+    found: dict[str, float | None] = {}
+    masks = masks_of_run(first), masks_of_run(second)
+    for linear in linears:
+        ours, theirs = (kept_of(file, linear) for file in masks)
+        found[linear["name"]] = None if ours is None or theirs is None else overlap(ours, theirs)
     return found
 
 
-def overlap(ours: Tensor, theirs: Tensor, columns: int) -> float | None:
-    """Of two packed masks uint8 [R, ceil(C/8)], bit 1 = kept."""
-    both = int(unpack_bits(ours | theirs, columns).logical_not_().sum())
-    either = int(unpack_bits(ours & theirs, columns).logical_not_().sum())
+def overlap(ours: Tensor, theirs: Tensor) -> float | None:
+    """Of what two prunes keep, bool [R, C]."""
+    both, either = int((~(ours | theirs)).sum()), int((~(ours & theirs)).sum())
     return both / either if either else None

@@ -99,8 +99,10 @@ def row_plots(run: Run, derived: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pairs of title and figure: a histogram over all linears, then of each kind a heat map over the blocks."""
     kinds: dict[str, dict[int, list[int]]] = {}
     for linear in run.linears:
+        found = derived["row_histograms"].get(linear["name"])
+        if found is None:
+            continue
         blocks = kinds.setdefault(kind_of(linear), {})
-        found = derived["row_histograms"][linear["name"]]
         before = blocks.get(linear["block"], [0] * len(found))
         blocks[linear["block"]] = [a + b for a, b in zip(before, found, strict=True)]
     names = short_names(kinds)

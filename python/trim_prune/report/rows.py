@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from trim_kernels import unpack_bits
-
-from .masks import open_masks
+from .masks import kept_of, masks_of_run
 from .run import Linear
 
 BINS = 50
@@ -18,13 +16,12 @@ BINS = 50
 
 
 def row_histograms(folder: Path, linears: Sequence[Linear]) -> dict[str, list[int]]:
-    """By the name of the linear: how many of its rows lose a share of each bin."""
-    found = {}
-    with open_masks(folder) as masks:
-        for linear in linears:
-            columns = linear["shape"][1]
-            kept = unpack_bits(masks.get_tensor(f"{linear['name']}.weight"), columns).sum(dim=1)
-            found[linear["name"]] = histogram(columns - kept, columns)
+    """By the name of the linear: how many of its rows lose a share of each bin; if it lies in the files as it is."""
+    found, masks = {}, masks_of_run(folder)
+    for linear in linears:
+        columns, kept = linear["shape"][1], kept_of(masks, linear)
+        if kept is not None:
+            found[linear["name"]] = histogram(columns - kept.sum(dim=1), columns)
     return found
 
 

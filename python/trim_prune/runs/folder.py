@@ -195,7 +195,7 @@ class Run:
         # Before the block counts as finished; those before it go when it does.
         if states.kept_on_disk and states.tensors():
             self._save({str(n): tensor for n, tensor in enumerate(states.tensors())}, f"states-{index + 1}.safetensors")
-        weights = {f"{block.name}.{name}": p.detach().cpu() for name, p in block.module.named_parameters()}
+        weights = {name: parameter.detach().cpu() for name, parameter in block.parameters.items()}
         entry = {
             "block": index,
             "inputs": digests[0],

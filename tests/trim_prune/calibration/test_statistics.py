@@ -4,11 +4,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from tiny_models import make_model, random_tokens
 from torch import nn
 
-from trim_prune import TrimPruneError
+from trim_prune import Recipe, TrimPruneError, score_linear
 from trim_prune.calibration.statistics import Collector, LinearStatistics, search_positions
-from trim_prune.models.discover import Linear
+from trim_prune.models.discover import Linear, find_blocks
 
 NEEDS = frozenset({"column_energy", "search_inputs"})
 
@@ -121,11 +122,85 @@ def test_flattened_inputs_are_taken_apart_again(inputs):
 
 
 @torch.no_grad()
-def test_a_linear_that_sees_some_of_the_tokens_is_refused(inputs):
+def test_a_linear_that_sees_some_of_the_tokens_counts_those(inputs):
+    linear = nn.Linear(6, 2)
+    collector, linears = collector_of(nn.ModuleDict({"expert": linear}), tokens_per_sequence=2)
+    seen = inputs[:3].flatten(0, 1)
+    with collector.batch(5, 8):
+        linear(seen)
+    found = collector.statistics(linears["expert"])
+    assert found.tokens == 24
+    torch.testing.assert_close(found.column_energy, seen.double().square().sum(0), rtol=1e-14, atol=0)
+    assert torch.equal(found.search_inputs, seen[[11, 23]].t())
+
+
+@torch.no_grad()
+def test_of_some_of_the_tokens_of_padded_sequences_nobody_knows_which_are_padding(inputs):
     linear = nn.Linear(6, 2)
     collector, _ = collector_of(nn.ModuleDict({"expert": linear}))
-    with pytest.raises(TrimPruneError, match=r"only some of the tokens(.|\n)*block 0, expert"), collector.batch(5, 8):
+    mask = torch.ones(5, 8, dtype=torch.bool)
+    with (
+        pytest.raises(TrimPruneError, match=r"only some of the tokens(.|\n)*block 0, expert"),
+        collector.batch(5, 8, token_mask=mask),
+    ):
         linear(inputs[:3].flatten(0, 1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padded", ["left", "right"])
+def test_a_batch_of_padded_sequences_counts_as_the_sequences_one_by_one(inputs, padded):
+    needs, lengths = NEEDS | {"gram"}, [8, 3, 1, 0, 5]
+    places = torch.arange(8)
+    real = torch.stack([places < n if padded == "right" else places >= 8 - n for n in lengths])
+    together, linears = collector_of(Attention(), needs=needs, tokens_per_sequence=2)
+    alone, others = collector_of(Attention(), needs=needs, tokens_per_sequence=2)
+    with together.batch(5, 8, token_mask=real):
+        linears["query"].module(inputs.masked_fill(~real[..., None], 1e4))
+    for sequence, mask in zip(inputs, real, strict=True):
+        if mask.any():
+            with alone.batch(1, int(mask.sum())):
+                others["query"].module(sequence[mask][None])
+    found, expected = together.statistics(linears["query"]), alone.statistics(others["query"])
+    assert torch.equal(found.column_energy, expected.column_energy)
+    assert torch.equal(found.gram, expected.gram)
+    assert torch.equal(found.search_inputs, expected.search_inputs)
+    assert (found.sequences, found.tokens) == (expected.sequences, expected.tokens) == (4, 17)
+
+
+@torch.no_grad()
+def test_a_model_that_runs_padded_sequences_shows_the_statistics_of_each_alone():
+    model, ids, lengths = make_model("llama"), random_tokens(3, 12), [12, 7, 4]
+    real = torch.stack([torch.arange(12) < n for n in lengths])
+    block = find_blocks(model)[1]
+    together, alone = (Collector(block.linears, NEEDS | {"gram"}, 1, nullcontext) for _ in range(2))
+    with together.batch(3, 12, token_mask=real):
+        model(input_ids=ids.masked_fill(~real, 7), attention_mask=real.long())
+    for sequence, n in zip(ids, lengths, strict=True):
+        with alone.batch(1, n):
+            model(input_ids=sequence[None, :n])
+    for linear in block.linears:
+        found, expected = together.statistics(linear), alone.statistics(linear)
+        assert (found.sequences, found.tokens) == (3, 23)
+        torch.testing.assert_close(found.column_energy, expected.column_energy, rtol=1e-4, atol=0)
+        torch.testing.assert_close(found.gram, expected.gram, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found.search_inputs, expected.search_inputs, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("score", ["wanda", "ria", "obs"])
+def test_padding_changes_no_score_of_a_single_linear(inputs, score):
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    real = torch.rand(5, 8, generator=torch.Generator().manual_seed(4)) < 0.6
+    recipe = Recipe(sparsity=0.5, score=score)
+    found = score_linear(recipe, weight, inputs, real)
+    expected = score_linear(recipe, weight, inputs.masked_fill(~real[..., None], -3e3), real)
+    for part, other in zip(vars(found).values(), vars(expected).values(), strict=True):
+        assert (part is None and other is None) or torch.equal(part, other)
+    padded = score_linear(recipe, weight, inputs)
+    assert not all(
+        part is None or torch.equal(part, other)
+        for part, other in zip(vars(found).values(), vars(padded).values(), strict=True)
+    )
 
 
 def test_a_linear_that_never_ran_is_named():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from architectures import make_architecture
 from safetensors.torch import load_file, save_file
 from tiny_models import linears_of, make_model, save_model
 
 from trim_kernels import pack_bits, unpack_bits
 from trim_prune import TrimPruneError, prune
 from trim_prune.formats.apply import apply_masks
+from trim_prune.formats.convert import pack_model
 from trim_prune.formats.foreign import open_script_masks
 from trim_prune.formats.masks import export_masks, intersect, masks_of, open_mask_file, overlap
 from trim_prune.formats.sources import open_masks
@@ -43,6 +46,48 @@ def test_a_file_gives_back_what_was_exported(suffix, tmp_path):
         assert torch.equal(found.kept(name_), mask)
         assert torch.equal(found[name_], pack_bits(mask))
     assert [path.name for path in tmp_path.iterdir()] == [f"masks{suffix}"]
+
+
+def experts_and_transposed():
+    kept = random_masks(1, ((3, 5, 17), (4, 9)))
+    return kept, replace(masks_of(kept, "here"), transposed=frozenset({"a.1.weight"}))
+
+
+def test_masks_of_experts_and_of_transposed_weights_are_files_too(tmp_path):
+    kept, masks = experts_and_transposed()
+    export_masks(masks, tmp_path / "masks.safetensors")
+    found = open_masks(tmp_path / "masks.safetensors")
+    assert dict(found.shapes) == {"a.0.weight": (3, 5, 17), "a.1.weight": (4, 9)}
+    assert found.transposed == {"a.1.weight"}
+    assert all(torch.equal(found.kept(name_), mask) for name_, mask in kept.items())
+    assert found.weights == 3 * 5 * 17 + 4 * 9
+    assert overlap(found, masks, "a.0.weight").both == int(kept["a.0.weight"].sum())
+    both = intersect([found, masks_of({"a.1.weight": torch.ones(4, 9).bool()}, "all")])
+    assert (dict(both.shapes), both.transposed) == ({"a.1.weight": (4, 9)}, {"a.1.weight"})
+    assert torch.equal(both.kept("a.1.weight"), kept["a.1.weight"])
+
+
+def test_masks_of_experts_and_of_transposed_weights_are_not_for_numpy(tmp_path):
+    _, masks = experts_and_transposed()
+    with pytest.raises(TrimPruneError, match=r"masks for numpy(.|\n)*a\.0\.weight \[3, 5, 17\], a\.1\.weight \[4, 9\]"):
+        export_masks(masks, tmp_path / "masks.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_masks_of_a_model_with_transposed_weights_are_applied(tokenizer, tmp_path):
+    source = save_model(tmp_path / "source", make_architecture("gpt2"), tokenizer)
+    prune(source, {"sparsity": 0.6, "score": "magnitude", "rows": "uniform"}, out=tmp_path / "pruned")
+    masks = open_masks(tmp_path / "pruned")
+    apply_masks(source, masks, tmp_path / "applied")
+    for file in ("model.safetensors", "masks.safetensors"):
+        assert (tmp_path / "applied" / file).read_bytes() == (tmp_path / "pruned" / file).read_bytes()
+    (tmp_path / "pruned" / "masks.safetensors").unlink()
+    zeros, masks = open_masks(tmp_path / "pruned"), open_masks(tmp_path / "applied")
+    assert zeros.transposed == masks.transposed == set(masks)
+    assert all(torch.equal(zeros[name_], masks[name_]) for name_ in masks)
+    with pytest.raises(TrimPruneError, match="packed checkpoints are of weights"):
+        pack_model(tmp_path / "applied", tmp_path / "packed")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_numpy_reads_its_form_without_us(tmp_path):
@@ -103,7 +148,7 @@ def test_other_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("about", "message"),
     [
-        ({"version": "2"}, "has a version that this trim_prune does not read"),
+        ({"version": "3"}, "has a version that this trim_prune does not read"),
         ({"bit_order": "big"}, "not what their metadata says"),
         ({"shapes": {}}, "not what their metadata says"),
         ({"shapes": {"a": [2, 17]}}, "a mask has not the shape that its file gives it"),

@@ -23,7 +23,7 @@ def main(moment: str, model: str, text: str, out: str, overwrite: str) -> None:
 
         shards.Shards.write = write_some
     elif moment == "verify":
-        output._check_counts = die
+        output._check_zeros = die
     elif moment == "before renaming":
         folder.publish = die
     elif moment == "between renames":

@@ -93,7 +93,8 @@ def test_masks_carry_their_format_and_shapes(pruned):
     out, result = pruned
     with safe_open(out / "masks.safetensors", "pt") as file:
         about = json.loads(file.metadata()["trim-prune-masks"])
-    assert about["version"] == "1"
+    assert about["version"] == "2"
+    assert about["transposed"] == []
     assert about["shapes"] == {f"{linear.name}.weight": list(linear.shape) for linear in result.linears}
 
 

@@ -41,7 +41,7 @@ def test_a_card_tells_what_was_pruned_and_how_to_load_it(runs, monkeypatch):
 def test_name_and_license_of_a_model_from_the_hub_are_copied(tokenizer, tmp_path, monkeypatch):
     source = save_model(tmp_path / "cache", make_model("llama"), tokenizer)
     (source / "README.md").write_text("---\nlicense: mit\n---\n# theirs\n", encoding="utf-8")
-    monkeypatch.setattr(load, "_download", lambda name: source)
+    monkeypatch.setattr(load, "download", lambda *_: source)
     prune("org/name", BASE, out=tmp_path / "out")
     data = card_data(tmp_path / "out" / "README.md")
     assert (data["base_model"], data["license"]) == ("org/name", "mit")

@@ -6,14 +6,17 @@ import json
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, make_architecture
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from trim_kernels import pack_bits, unpack_bits
+from trim_kernels import unpack_bits
 from trim_prune import prune
 from trim_prune.report.compare import compare_runs
+from trim_prune.report.derived import derive
 from trim_prune.report.overlap import overlap
+from trim_prune.report.run import read_run
 
 PROTOCOL = {"data": "a.txt", "text_sha256": "12" * 32, "seqlen": 512}
 
@@ -29,8 +32,8 @@ def test_an_overlap_is_what_both_prune_of_what_either_does(rows, columns, seed):
     ours, theirs = (torch.rand(rows, columns, generator=generator) < 0.5 for _ in range(2))
     either = int((~ours | ~theirs).sum())
     expected = int((~ours & ~theirs).sum()) / either if either else None
-    assert overlap(pack_bits(ours), pack_bits(theirs), columns) == expected
-    assert overlap(pack_bits(ours), pack_bits(ours), columns) in (1.0, None)
+    assert overlap(ours, theirs) == expected
+    assert overlap(ours, ours) in (1.0, None)
 
 
 def test_the_masks_of_two_runs_are_compared_linear_by_linear(runs):
@@ -114,3 +117,26 @@ def test_one_run_is_no_comparison_and_the_same_names_are_told_apart(runs, run_fo
     copy = run_folder("trim")
     assert [run["name"] for run in compare_runs([runs / "trim", copy])["runs"]] == [str(runs / "trim"), str(copy)]
     assert set(compare_runs([runs / "trim", copy])["overlaps"][str(copy)].values()) == {1.0}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "gpt-oss"])
+def test_linears_whose_masks_lie_otherwise_are_told_by_their_outputs_or_left_out(name, tokenizer, text, tmp_path):
+    if name not in ARCHITECTURES:
+        pytest.skip("not in this version of transformers")
+    folders, linears = [tmp_path / choice for choice in ("uniform", "trim")], []
+    for folder in folders:
+        recipe = {"sparsity": 0.5, "rows": folder.name, **ARCHITECTURES[name].options, "samples": 4, "seqlen": 16}
+        linears = prune(make_architecture(name), recipe, [text], tokenizer=tokenizer, out=folder).linears
+    found = compare_runs(folders)["overlaps"]["trim"]
+    assert found.keys() == {linear.name for linear in linears}
+    joined = {linear.name for linear in linears if name == "mixtral" and not linear.weight.startswith(linear.name)}
+    assert {key for key, share in found.items() if share is None} == joined
+    for folder in folders:
+        run = read_run(folder)
+        derived = derive(run)
+        assert derived["row_histograms"].keys() == {key for key, share in found.items() if share is not None}
+        for linear in linears:
+            if linear.name in derived["row_histograms"]:
+                assert sum(derived["row_histograms"][linear.name]) == linear.shape[0]
+        assert 0 < derived["bytes"]["packed"] < derived["bytes"]["weights"]
+        assert (folder / "report.html").is_file()

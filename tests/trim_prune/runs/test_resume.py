@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from architectures import make_architecture
 from tiny_models import make_model, save_model
 
 from trim_prune import TrimPruneError, load_model, prune
@@ -98,6 +99,37 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert ours["linears"] == theirs["linears"]
     assert ours["sparsity"] == theirs["sparsity"]
     assert result.masks.keys() == {f"{linear.name}.weight" for linear in result.linears}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "phi3", "llava"])
+@pytest.mark.parametrize("recipe", ["sparsegpt", "permuted"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_models_that_lie_otherwise_in_their_files_go_on_too(
+    name, recipe, dtype, whole, content, tokenizer, text, tmp_path
+):
+    folder = save_model(tmp_path / "model", make_architecture(name).to(dtype), tokenizer)
+    out, recipe = tmp_path / "out", BASE | RECIPES[recipe]
+    if recipe.get("permute") and name in ("gpt2", "phi3"):
+        del recipe["permute"]
+    with pytest.raises(StoppedError):
+        prune(folder, recipe, [text], out=out, on_event=stop_at("block", 1))
+    events = []
+    prune(folder, recipe, [text], out=out, on_event=events.append)
+    assert [event.data["blocks_done"] for event in events if event.kind == "resumed"] == [1]
+    assert content(out) == content(whole(recipe))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mixtral"])
+def test_such_a_model_from_memory_goes_on_too(name, content, tokenizer, text, tmp_path):
+    out, recipe = tmp_path / "out", BASE | RECIPES["sparsegpt"]
+    with pytest.raises(StoppedError):
+        prune(make_architecture(name), recipe, [text], tokenizer=tokenizer, out=out, on_event=stop_at("block", 1))
+    models = [make_architecture(name) for _ in range(2)]
+    prune(models[0], recipe, [text], tokenizer=tokenizer, out=out)
+    prune(models[1], recipe, [text], tokenizer=tokenizer, out=tmp_path / "whole")
+    assert content(out) == content(tmp_path / "whole")
+    ours, theirs = (model.state_dict() for model in models)
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
 
 
 @pytest.mark.parametrize("recipe", ["wanda", "correction", "permuted"])

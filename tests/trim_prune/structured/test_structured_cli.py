@@ -28,7 +28,7 @@ def test_a_run_tells_sizes_speed_and_what_a_fresh_process_found(invoke, llama_fo
     assert re.search(r"block 2/2  [\d.]+ s  .*channels", progress)
     code, printed, _ = invoke("evaluate", out, "--data", text_file, "--seqlen", 32, "--json")
     assert code == 0
-    assert json.loads(printed)["perplexity"] > 1
+    assert json.loads(printed)["evaluations"][0]["results"]["perplexity"] > 1
 
 
 BAD = {

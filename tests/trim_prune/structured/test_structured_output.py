@@ -12,7 +12,7 @@ from tiny_models import make_model, random_tokens, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trim_prune
-from trim_prune import StructuredRecipe, TrimPruneError, load, prune
+from trim_prune import StructuredRecipe, TrimPruneError, load, load_model, prune
 from trim_prune.models.load import LoadedModel, Source
 from trim_prune.models.staging import output_folder
 from trim_prune.structured import check, run
@@ -113,7 +113,7 @@ def test_a_model_is_written_in_the_type_that_it_is_stored_in(mode, tokenizer, te
     # Computed in float32 on a CPU, and rounded as it was stored.
     assert result.model.dtype == torch.float32
     assert torch.equal(logits_of(load(tmp_path / "out")), logits_of(result.model))
-    assert load(tmp_path / "out", dtype="bfloat16").dtype == torch.bfloat16
+    assert load_model(tmp_path / "out", dtype="bfloat16").model.dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("no_check")

@@ -64,12 +64,12 @@ def _block_alphas(request: LayerRequest) -> dict[int, float | None]:
 
 
 def _exponent(linear: Linear, device: torch.device) -> float | None:
-    return peak_exponent(spectrum(linear.module.weight.detach().to(device)).cpu())
+    return peak_exponent(spectrum(linear.weight.to(device)).cpu())
 
 
 def _digest(linear: Linear) -> str:
     digest = hashlib.sha256(f"{VERSION} ".encode())
-    add_tensor(digest, linear.module.weight)
+    add_tensor(digest, linear.weight)
     return digest.hexdigest()
 
 

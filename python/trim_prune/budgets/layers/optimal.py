@@ -93,7 +93,7 @@ def _losses(request: LayerRequest) -> Iterator[tuple[Linear, Losses]]:
 
 
 def _losses_of(request: LayerRequest, linear: Linear, statistics: LinearStatistics) -> Losses:
-    weight, recipe, dense = linear.module.weight.data, request.recipe, request.dense
+    weight, recipe, dense = linear.weight.contiguous(), request.recipe, request.dense
     assert dense is not None
     importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
     count = round(request.sparsity * weight.numel())

@@ -24,7 +24,7 @@ def wanda_scores(request: LayerRequest, linears: Sequence[Linear]) -> Iterator[T
         ValueError: the column scale of a linear overflows float32.
     """
     for linear in linears:
-        statistics, weight = request.statistics[linear], linear.module.weight.detach()
+        statistics, weight = request.statistics[linear], linear.weight
         scale = column_norm(statistics).to(torch.float32)
         if not torch.isfinite(scale).all():
             raise ValueError(f"Wanda's column scale of {linear.name}: expected finite values, got an overflow")

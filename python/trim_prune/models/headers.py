@@ -1,0 +1,53 @@
+"""What a model folder says of its weights without any of them being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import TrimPruneError
+from .load import auto_class, download, is_hub_id, read_config
+from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
+
+
+def header_folder(model: str | Path) -> Path:
+    """The folder of a model; of a hub id one with its configuration and index alone.
+
+    Raises:
+        TrimPruneError: there is no such folder, or no config.json in it.
+    """
+    path = Path(model).expanduser()
+    if not path.is_dir() and path.suffix != ".gguf" and not path.exists() and is_hub_id(str(model)):
+        path = download(str(model), ["*.json", "*.py"])
+    if not (path / "config.json").is_file():
+        raise TrimPruneError(
+            f"no model folder at {str(model)!r}",
+            expected="a folder with config.json, or a hub id such as 'org/name'",
+        )
+    return path.resolve()
+
+
+def read_headers(folder: Path) -> dict[str, str]:
+    """The type of every tensor in the safetensors files of a folder, by name; of those that are there."""
+    known = any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
+    files = [file for file in (weight_files(folder) if known else []) if (folder / file).is_file()]
+    places = Shards(folder, files).places
+    return {
+        name: place.stored if place.dtype is None else str(place.dtype).removeprefix("torch.")
+        for name, place in places.items()
+    }
+
+
+def without_weights(folder: Path, name: str, *, trust_remote_code: bool) -> nn.Module:
+    """The model of a folder, all of it on the meta device. ``name``: for errors."""
+    config = read_config(folder, name, trust_remote_code)
+    try:
+        with torch.device("meta"):
+            model: nn.Module = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise TrimPruneError(
+            "transformers cannot make this model", where=name, got=f"{type(error).__name__}: {error}"
+        ) from error
+    return model
