@@ -7,7 +7,9 @@ from importlib.util import find_spec
 
 # Import names; datasets and gguf are asked for only where they are used.
 PACKAGES = (
+    "accelerate",
     "huggingface_hub",
+    "psutil",
     "pydantic",
     "rich",
     "safetensors",

@@ -129,7 +129,8 @@ def test_evaluate_equals_a_direct_computation(pruned, files, reloaded, trim_prun
     options = ["--seqlen", SEQLEN, "--max-windows", WINDOWS, "--json"]
     done = trim_prune_command("evaluate", pruned[0], "--data", held_out, *options)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    (entry,) = json.loads(done.stdout)["evaluations"]
+    found = entry["protocol"] | entry["results"]
     ids = tokenizer(held_out.read_text(encoding="utf-8"), return_tensors="pt", verbose=False)["input_ids"][0]
     losses = []
     for window in ids[: WINDOWS * SEQLEN].view(WINDOWS, SEQLEN):

@@ -21,25 +21,23 @@ def print_structured(console: Console, result: StructuredResult) -> None:
         table.add_row("asked to stay", str(parameters.target), f"{parameters.target / parameters.dense:.6f}")
     table.add_row("pruned", str(parameters.pruned), f"{parameters.share:.6f}")
     console.print(table)
+    lines = []
     for kind, unit in UNITS.items():
         if parts := [part for part in result.parts if part.kind == kind]:
-            console.print(
-                f"{kind}: {_sizes(parts)} {unit} stay in {len(parts)} blocks; {_errors(parts)}", highlight=False
-            )
-    console.print(
+            lines.append(f"{kind}: {_sizes(parts)} {unit} stay in {len(parts)} blocks; {_errors(parts)}")
+    lines.append(
         f"tokens per second, decoding on {speed.device}: {speed.dense:.2f} dense, {speed.pruned:.2f} pruned "
-        f"({speed.pruned / speed.dense:.2f} times)",
-        highlight=False,
+        f"({speed.pruned / speed.dense:.2f} times)"
     )
     if check is not None:
-        console.print(
+        lines.append(
             f"loaded again by {check.loaded_by} in a fresh process: {check.parameters} parameters, logits equal within "
-            f"{check.difference:.1e} of the largest",
-            highlight=False,
-            soft_wrap=True,
+            f"{check.difference:.1e} of the largest"
         )
-    console.print("seconds  " + "  ".join(f"{name} {value:.1f}" for name, value in result.timings.items()))
-    console.print(f"written to {result.out}", soft_wrap=True, markup=False, highlight=False)
+    lines.append("seconds  " + "  ".join(f"{name} {value:.1f}" for name, value in result.timings.items()))
+    lines.append(f"written to {result.out}")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _sizes(parts: Sequence[PartResult]) -> str:

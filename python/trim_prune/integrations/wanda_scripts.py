@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 import trim_kernels
-from trim_kernels.precision import full_float32
+
+from .sparsegpt_blocks import as_matrix, as_weight, prune_blocks
 
 LAYER_METRICS = {
     "cosim_flat": "cosine",
@@ -107,54 +108,12 @@ def trim_mask(
 def fasterprune(
     self: Any, sparsity: float, prune_n: int = 0, prune_m: int = 0, blocksize: int = 128, percdamp: float = 0.01
 ) -> None:
-    """The method of that name of the scripts' class ``SparseGPT``: the same choice by the same scores, updates by ours.
-
-    In each block of columns what scores no more than the ``int(weights * sparsity)``-th lowest (from 0) goes, of equal
-    scores the first; with ``prune_n`` of ``prune_m``, that many of every group of columns, chosen from updated weights.
-    """
+    """The method of that name of the scripts' class ``SparseGPT``: see :func:`.sparsegpt_blocks.prune_blocks`."""
     layer, hessian = self.layer, self.H
     del self.H
-    transposed = type(layer).__name__ == "Conv1D"
-    weight = (layer.weight.data.t() if transposed else layer.weight.data.flatten(1)).float().contiguous()
-    with full_float32(weight.device):
-        dead = hessian.diagonal() == 0
-        hessian.diagonal()[dead] = 1
-        weight[:, dead] = 0
-        hessian.diagonal().add_(percdamp * hessian.diagonal().mean())
-        factor = trim_kernels.inverse_factor(hessian)
-        for first in range(0, weight.shape[1], blocksize):
-            block = slice(first, min(first + blocksize, weight.shape[1]))
-            if prune_n:
-                errors = _prune_groups(weight[:, block], factor[block, block], prune_n, prune_m)
-            else:
-                errors = _prune_block(weight[:, block], factor[block, block], sparsity)
-            weight[:, block.stop :].addmm_(errors, factor[block, block.stop :], alpha=-1)
-    if transposed:
-        weight = weight.t()
-    layer.weight.data = weight.reshape(layer.weight.shape).to(layer.weight.dtype)
-
-
-def _prune_block(weight: Tensor, factor: Tensor, sparsity: float) -> Tensor:
-    """All rows compete."""
-    scores = _scores(weight, factor).view(1, -1)
-    count = min(int(scores.numel() * sparsity) + 1, scores.numel())
-    kept = trim_kernels.row_mask(scores, count).view(weight.shape)
-    return trim_kernels.obs_update_(weight, kept, factor)
-
-
-def _prune_groups(weight: Tensor, factor: Tensor, prune_n: int, prune_m: int) -> Tensor:
-    errors = torch.empty_like(weight, memory_format=torch.contiguous_format)
-    for first in range(0, weight.shape[1], prune_m):
-        group, rest = slice(first, first + prune_m), slice(first + prune_m, None)
-        scores = _scores(weight[:, group], factor[group, group])
-        kept = trim_kernels.nm_mask(scores, prune_m - prune_n, prune_m)
-        errors[:, group] = trim_kernels.obs_update_(weight[:, group], kept, factor[group, group])
-        weight[:, rest].addmm_(errors[:, group], factor[group, rest], alpha=-1)
-    return errors
-
-
-def _scores(weight: Tensor, factor: Tensor) -> Tensor:
-    return weight**2 / factor.diagonal() ** 2
+    weight = as_matrix(layer)
+    prune_blocks(weight, hessian, sparsity, prune_n, prune_m, blocksize, percdamp)
+    layer.weight.data = as_weight(weight, layer)
 
 
 def _known(name: str, value: str, names: dict[str, str]) -> str:

@@ -33,8 +33,8 @@ class Run:
     """A run and its folder, ``<out>.unfinished``.
 
     In the folder: ``model``, the output as far as it is done; ``journal.jsonl``, one line for the fingerprint, one for
-    the layer budget, and one for each block that is written; ``states-N.safetensors``, the hidden states that enter
-    block N; ``gradients.safetensors``.
+    output gradients, one for the layer budget, and one for each block that is written; ``states-N.safetensors``, the
+    hidden states that enter block N; ``gradients.safetensors``.
     """
 
     def __init__(self, out: Path) -> None:
@@ -73,7 +73,7 @@ class Run:
     @property
     def worth_keeping(self) -> bool:
         """Whether another process could begin later than this one did."""
-        return any("block" in entry or "budgets" in entry for entry in self._journal.entries)
+        return len(self._journal.entries) > 1
 
     def forget(self) -> None:
         """Begin anew: nothing of what was done counts."""
@@ -149,12 +149,15 @@ class Run:
 
     def gradients(self, linears: Sequence[Linear]) -> dict[Linear, Tensor] | None:
         """The output gradients that were measured; None if they were not."""
-        found = _read(self.folder / GRADIENTS_FILE)
+        known = any("gradients" in entry for entry in self._journal.entries)
+        found = _read(self.folder / GRADIENTS_FILE) if known else None
         return None if found is None else {linear: found[linear.name] for linear in linears}
 
     def keep_gradients(self, gradients: Mapping[Linear, Tensor]) -> None:
         """Note what output gradients were measured."""
         self._save({linear.name: gradient for linear, gradient in gradients.items()}, GRADIENTS_FILE)
+        with write_errors(self.out):
+            self._journal.add({"gradients": GRADIENTS_FILE})
 
     def states(self, index: int) -> list[Tensor] | None:
         """The hidden states that enter the block of that index, if they were kept."""

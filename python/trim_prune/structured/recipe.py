@@ -109,7 +109,7 @@ class StructuredRecipe(RecipeBase):
     """Ratio of the KV groups as a multiple of that of the channels; None: 1."""
     cap: Annotated[Real, Field(gt=0, lt=1)] | None = None
     """No block loses a larger share of its units, and what this keeps is taken elsewhere; None: 0.9."""
-    repair: Repair = "affine"
+    repair: Repair = "full"
     samples: Whole = Field(default=128, ge=1)
     seqlen: Whole | None = Field(default=None, ge=2)
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""

@@ -149,11 +149,20 @@ def test_a_model_from_memory_goes_on_too(recipe, content, tokenizer, text, tmp_p
     assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
 
 
-def test_what_took_long_before_the_first_block_is_not_done_again(folder, whole, content, text, tmp_path):
-    out, recipe = tmp_path / "out", BASE | RECIPES["optimal"]
+def test_what_took_long_before_the_first_block_is_not_done_again(folder, whole, content, text, tmp_path, monkeypatch):
+    out, recipe, events = tmp_path / "out", BASE | RECIPES["optimal"], []
+
+    def stop(*args):
+        raise StoppedError
+
     with pytest.raises(StoppedError):
-        prune(folder, recipe, [text], out=out, on_event=stop_at("plan", 1))
-    events = []
+        prune(folder, recipe, [text], out=out, on_event=stop_at("errors", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("trim_prune.engine._prune_linear", stop)
+        with pytest.raises(StoppedError):
+            prune(folder, recipe, [text], out=out, on_event=events.append)
+    assert [event.kind for event in events if event.kind in ("gradients", "errors")] == ["errors"] * BLOCKS
+    events.clear()
     prune(folder, recipe, [text], out=out, on_event=events.append)
     assert not [event for event in events if event.kind in ("gradients", "errors")]
     assert content(out) == content(whole(recipe))

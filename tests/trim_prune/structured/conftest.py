@@ -7,7 +7,7 @@ from tiny_models import make_model
 
 from trim_prune import StructuredRecipe, prune
 
-TINY = {"samples": 8, "seqlen": 32}
+TINY = {"samples": 8, "seqlen": 32, "repair": "affine"}
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from trim_prune.structured import check, run
 from trim_prune.structured.plan import count_parameters, make_plan
 from trim_prune.structured.save import write_smaller
 
-RECIPE = {"params": 0.85, "samples": 8, "seqlen": 32}
+RECIPE = {"params": 0.85, "samples": 8, "seqlen": 32, "repair": "affine"}
 TOKENS = random_tokens(2, 24)
 LOADED_BY = {
     "ragged": "trim_prune.load",

@@ -13,7 +13,7 @@ NAMES = presets.names(presets.STRUCTURED)
 
 
 def test_all_presets_are_known():
-    assert NAMES == ["slimllm"]
+    assert NAMES == ["slimllm", "smaller"]
     assert not set(NAMES) & set(presets.names())
 
 
@@ -31,7 +31,7 @@ def test_a_preset_is_documented_and_gives_what_it_says(name):
     [
         {"params": 0.8},
         {"ratio": 0.5, "preset": "slimllm", "mode": "masked", "cosine": {"blocks": 0.5}, "head_share": 0.5},
-        {"params": 0.8, "mode": "uniform", "multiple": 4, "repair": "full", "full": {"damping": 0.1}},
+        {"params": 0.8, "mode": "uniform", "multiple": 4, "full": {"damping": 0.1}},
         {"mode": "uniform", "sizes": {"kv_groups": 1, "channels": 8}},
         {"params": 0.8, "layers": "table", "table": [{"match": "*", "ratio": 0.2}], "heads": "none", "cap": 0.5},
         {"params": 0.8, "feature": {"keep_lowest": 0.01}, "pearson": {"swaps": False}},
@@ -76,7 +76,10 @@ BAD = {
     "cosine in vain": ({"params": 0.8, "cosine": {"blocks": 0.5}}, r"options of cosine(.|\n)*layers: uniform"),
     "pearson in vain": ({"params": 0.8, "heads": "none", "pearson": {"swaps": True}}, "options of pearson"),
     "feature in vain": ({"params": 0.8, "channels": "obs", "feature": {"normalise": True}}, "options of feature"),
-    "full in vain": ({"params": 0.8, "full": {"damping": 0.1}}, r"options of full(.|\n)*repair: affine"),
+    "full in vain": (
+        {"params": 0.8, "repair": "affine", "full": {"damping": 0.1}},
+        r"options of full(.|\n)*repair: affine",
+    ),
     "head_share in vain": ({"params": 0.8, "heads": "none", "head_share": 2.0}, "head_share is given, and nothing"),
     "no rules": ({"params": 0.8, "layers": "table"}, "layers: table has no rules"),
     "rules in vain": ({"params": 0.8, "table": [{"match": "*", "ratio": 0.1}]}, "options of table"),
