@@ -95,3 +95,14 @@ def test_a_model_in_memory_is_written_in_the_same_form(name, tokenizer, text_fil
         from_folder, from_memory = read(tmp_path / "from folder"), read(tmp_path / "from memory")
         assert from_folder.keys() == from_memory.keys()
         assert all(torch.equal(tensor, from_memory[key]) for key, tensor in from_folder.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", ["gpt2", "mixtral"])
+def test_halves_stay_what_they_were(layout, dtype, tokenizer, text_file, tmp_path):
+    source = save_model(tmp_path / "source", make_architecture(layout).to(dtype), tokenizer)
+    prune(source, {"sparsity": 0.5, **CALIBRATION, **WANDA}, text_file, out=tmp_path / "out")
+    before, after, (kept, _) = weights_of(source), weights_of(tmp_path / "out"), masks_of(tmp_path / "out")
+    assert {tensor.dtype for tensor in after.values()} == {dtype}
+    for key, tensor in before.items():
+        assert torch.equal(after[key], tensor.masked_fill(~kept[key], 0) if key in kept else tensor), key

