@@ -28,7 +28,7 @@ def main(warm: str, folder: str, text: str, out: str, recipe: str, limit: str) -
     transformers.utils.logging.disable_progress_bar()
     values = json.loads(recipe)
     # Everything is imported and every pool of memory begun before it counts.
-    trim_prune.prune(warm, values, text, out=f"{out}-warm")
+    trim_prune.prune(warm, values, text, out=f"{warm}-pruned", overwrite=True)
     before, blocks, peak, done = private("RssAnon"), [], [0], threading.Event()
     resource.setrlimit(resource.RLIMIT_DATA, (private("VmData") + int(limit),) * 2)
 
