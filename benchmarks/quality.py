@@ -6,7 +6,6 @@ recipe, is not measured again, so that a long grid may be stopped and gone on wi
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from rich.console import Console
 
 import benchmarks.row_variants  # noqa: F401  (registers them)
 from benchmarks.about import about
+from benchmarks.combinations import chosen
 from benchmarks.quality_file import Protocol, QualityFile, split
 from benchmarks.quality_report import plot, table
 from benchmarks.result_file import FOLDER, slug
@@ -81,12 +81,13 @@ def main(
 ) -> None:
     """Measure a grid of combinations."""
     machine = about("cpu")
+    names = methods.split(";") if methods else [] if also else list(METHODS)
     amounts = {"seqlen": seqlen, "batch_size": batch_size}
     wanted = [
-        (method, Recipe.build(choices | amounts | {"sparsity": float(sparsity), "samples": int(count)}))
+        (method, Recipe.build({**choices} | amounts | {"sparsity": float(sparsity), "samples": int(count)}))
         for count in samples.split(",")
         for sparsity in sparsities.split(",")
-        for method, choices in _chosen(methods, also or []).items()
+        for method, choices in chosen(names, also or [], METHODS).items()
     ]
     quiet_libraries()
     console = Console(width=140)
@@ -131,26 +132,6 @@ def main(
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
     plot(file.content, file.path.with_suffix(".png"))
-
-
-def _chosen(methods: str, also: list[str]) -> dict[str, dict[str, Any]]:
-    """The recipe of each combination that is to be measured, without sparsity and amounts."""
-    names = methods.split(";") if methods else [] if also else list(METHODS)
-    for name in names:
-        if name not in METHODS:
-            raise SystemExit(f"unknown method {name!r}: known are {', '.join(METHODS)}")
-    return {name: METHODS[name] for name in names} | dict(map(_named, also))
-
-
-def _named(text: str) -> tuple[str, dict[str, Any]]:
-    name, _, recipe = text.partition("=")
-    try:
-        values = json.loads(recipe)
-    except json.JSONDecodeError:
-        values = None
-    if not name or not isinstance(values, dict):
-        raise SystemExit(f'--also: expected NAME={{"score": "wanda", ...}}, got {text!r}')
-    return name, values
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ scores. What the result file has already, by the same recipe, is not measured ag
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import peak_memory
 from benchmarks.about import about
+from benchmarks.combinations import chosen
 from benchmarks.quality_file import Protocol, QualityFile, split
 from benchmarks.result_file import FOLDER, slug
 from benchmarks.structured_table import table
@@ -113,12 +113,13 @@ def main(
 ) -> None:
     """Measure a grid of structured prunes."""
     machine = about("cpu")
+    names = [name for name in methods.split(";") if name]
     amounts = {"seqlen": seqlen, "batch_size": batch_size}
     wanted = [
-        (method, StructuredRecipe.build(choices | amounts | {"params": float(share), "samples": int(count)}))
+        (method, StructuredRecipe.build({**choices} | amounts | {"params": float(share), "samples": int(count)}))
         for count in samples.split(",")
         for share in params.split(",")
-        for method, choices in _chosen(methods, also or []).items()
+        for method, choices in chosen(names, also or [], METHODS).items()
     ]
     quiet_libraries()
     console = Console(width=140)
@@ -187,16 +188,6 @@ def speeds(*models: Any) -> list[float]:
     prompt = torch.arange(PROBE_TOKENS)[None]
     bursts = [[tokens_per_second(model, prompt, BURST) for model in models] for _ in range(BURSTS)]
     return [max(found) for found in zip(*bursts, strict=True)]
-
-
-def _chosen(methods: str, also: list[str]) -> dict[str, dict[str, Any]]:
-    names = [name for name in methods.split(";") if name]
-    for name in names:
-        if name not in METHODS:
-            raise SystemExit(f"unknown method {name!r}: known are {', '.join(METHODS)}")
-    return {name: METHODS[name] for name in names} | {
-        name: json.loads(recipe) for name, _, recipe in (given.partition("=") for given in also)
-    }
 
 
 def _kept(result: StructuredResult, kind: str) -> list[int]:

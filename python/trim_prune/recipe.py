@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -11,9 +12,7 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -75,6 +74,8 @@ class Recipe(RecipeBase):
 
     The options of a method can be given only with the method, and a dumped recipe holds no others.
     """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = GROUPS
 
     sparsity: Real = Field(ge=0, le=1)
     preset: str | None = None
@@ -212,15 +213,6 @@ class Recipe(RecipeBase):
                 got=str(self.sparsity),
                 fix="choose larger groups, or go without a pattern",
             )
-
-    @model_serializer(mode="wrap")
-    def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
-        return {
-            key: value
-            for key, value in values.items()
-            if key not in GROUPS or key in [getattr(self, field) for field in GROUPS[key]]
-        }
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from .errors import TrimPruneError, nearest
 from .options import Strict
 
 
 class RecipeBase(Strict):
-    """A recipe of some kind."""
+    """A recipe of some kind.
+
+    ``groups``: the fields that hold the options of single methods, and those that choose the method of each.
+    """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in self.groups or key in [getattr(self, field) for field in self.groups[key]]
+        }
 
     @classmethod
     def build(cls, values: dict[str, Any], *, where: str = "recipe") -> Self:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -89,6 +88,8 @@ class StructuredRecipe(RecipeBase):
 
     The options of a method can be given only with the method, and a dumped recipe holds no others.
     """
+
+    groups: ClassVar[Mapping[str, tuple[str, ...]]] = GROUPS
 
     params: Annotated[Real, Field(gt=0, le=1)] | None = None
     """Share of all parameters that stays, embeddings among them, tied ones counted once."""
@@ -195,15 +196,6 @@ class StructuredRecipe(RecipeBase):
                         got=f"{name}: {getattr(self, name)}",
                         fix="remove one of them",
                     )
-
-    @model_serializer(mode="wrap")
-    def _without_unused_groups(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = dump(self)
-        return {
-            key: value
-            for key, value in values.items()
-            if key not in GROUPS or key in [getattr(self, field) for field in GROUPS[key]]
-        }
 
     @property
     def kept_share(self) -> float | None:
