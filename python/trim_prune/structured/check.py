@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import TrimPruneError
+from ..models.device import evaluation_mode
 from ..models.load import DTYPES, load_model
 from .plan import count_parameters
 from .results import Check
@@ -38,7 +39,8 @@ def check_written(model: Any, tokens: Tensor, folder: Path) -> Check:
     Raises:
         TrimPruneError: it does not load there, or is not the same model.
     """
-    logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
+    with evaluation_mode(model):
+        logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
     dtype = next((name for name, type_ in DTYPES.items() if type_ == model.dtype), "auto")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with tempfile.TemporaryDirectory() as scratch:

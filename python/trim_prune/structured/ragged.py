@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import TrimPruneError
 from ..models.discover import Block, find_blocks
 from ..models.load import STRUCTURE_FILE
+from ..models.wrappers import plain_state
 from ..options import Strict, Whole
 from .parts import BlockParts, find_parts
 from .shrink import resize
@@ -53,7 +54,7 @@ def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
+    save_torch_state_dict(plain_state(model), folder, shared_tensors_to_discard=tied)
     _write_structure(parts, folder)
 
 
