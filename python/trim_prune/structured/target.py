@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..budgets.layers import exact_counts
 from ..errors import TrimPruneError
@@ -90,7 +91,7 @@ def divide_evenly(
     """As :func:`divide`, the same from every block; the channels that stay are a multiple of ``multiple``.
 
     ``can_stay(groups)``: whether every block may be left with so many KV groups, fewer than it has. The target is met
-    within so many channels of every block.
+    within half of so many channels of every block.
 
     Raises:
         TrimPruneError: the target is out of reach.
@@ -101,7 +102,8 @@ def divide_evenly(
     wish = limits.share(attention, Share(1.0), _ratio(everywhere, wanted, limits)) * attention.units
     least = channels.units - limits.of(channels)
     allowed = [*range(-(-least // multiple) * multiple, channels.units, multiple), channels.units]
-    tolerance = len(blocks) * (multiple * channels.unit_parameters + limits.bias[channels])
+    step = max((after - before for before, after in pairwise(allowed)), default=1)
+    tolerance = len(blocks) * (step * channels.unit_parameters / 2 + limits.bias[channels])
     missed: list[int] = []
     # The nearest number of groups first.
     for groups in sorted(range(limits.of(attention) + 1), key=lambda count: (abs(count - wish), count != round(wish))):

@@ -134,6 +134,11 @@ def test_evenly_a_target_that_no_number_of_groups_meets_is_refused_with_the_numb
     with pytest.raises(TrimPruneError, match="no number of KV groups") as error:
         divide_evenly(blocks, 1400, limits_of(blocks), 1, lambda _: False)
     assert (error.value.expected, error.value.got) == ("800 parameters stay", "1660 at best")
+    # Of 10 channels no multiple of 16 stays but all of them: nothing would go.
+    with pytest.raises(TrimPruneError, match=r"no number of KV groups(.|\n)*1900 parameters stay(.|\n)*2200 at best"):
+        divide_evenly(blocks, 300, limits_of(blocks), 16, lambda _: False)
+    with pytest.raises(TrimPruneError, match=r"no number of KV groups(.|\n)*900 parameters stay(.|\n)*1000 at best"):
+        divide_evenly(blocks, 1300, limits_of(blocks), 16)
 
 
 @pytest.mark.parametrize("evenly", [True, False])
