@@ -60,6 +60,7 @@ def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
             fix="merge them first: model.merge_and_unload()",
         )
     device, blocks = choose_device(recipe.device), find_blocks(model)
+    _refuse_experts(blocks)
     parts = [find_parts(block, model.config) for block in blocks]
     _refuse_not_finite(parts)
     heads, notes = recipe.heads != "none", [f"mode {recipe.mode}: {MEANING[recipe.mode]}"]
@@ -144,6 +145,17 @@ def refuse_few_tokens(plan: Plan, tokens: int) -> None:
             got=f"{tokens} tokens",
             fix="more --samples or a longer --seqlen, or repair: affine",
         )
+
+
+def _refuse_experts(blocks: list[Block]) -> None:
+    for block in blocks:
+        if any(linear.routed for linear in block.linears):
+            raise TrimPruneError(
+                "a block of experts, whose channels cannot be taken out",
+                where=f"block {block.index}, {block.name} ({type(block.module).__name__})",
+                expected="one feed-forward part that all tokens go through",
+                fix="a recipe with a sparsity prunes the single weights of any linear",
+            )
 
 
 def _refuse_not_finite(parts: list[BlockParts]) -> None:

@@ -7,9 +7,11 @@ import json
 import shutil
 import subprocess
 from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 import torch
+from architectures import make_architecture
 from safetensors.torch import load_file, save_file
 from tiny_models import make_model, random_tokens, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -107,15 +109,20 @@ def test_a_uniform_model_has_as_many_heads_as_its_configuration_allows(tokenizer
     assert abs(result.parameters.pruned - result.parameters.target) <= 2 * 8 * 3 * 64
 
 
-def in_this_process(command, **_):
-    """In place of subprocess.run: what the fresh process would do, without its seconds."""
-    with redirect_stdout(io.StringIO()) as printed:
-        check.main(*command[3:])
-    return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+@pytest.fixture
+def check_here(monkeypatch):
+    """What the fresh process would do, without its seconds."""
+
+    def run_here(command, **_):
+        with redirect_stdout(io.StringIO()) as printed:
+            check.main(*command[3:])
+        return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+    monkeypatch.setattr(check, "subprocess", SimpleNamespace(run=run_here))
 
 
-def test_a_model_in_training_is_compared_without_dropout(tokenizer, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(check.subprocess, "run", in_this_process)
+@pytest.mark.usefixtures("check_here")
+def test_a_model_in_training_is_compared_without_dropout(tokenizer, text, tmp_path):
     model = make_model("opt").train()
     assert model.config.dropout > 0
     result = prune(model, StructuredRecipe.build(RECIPE), [text], tokenizer=tokenizer, out=tmp_path / "out")
@@ -123,9 +130,22 @@ def test_a_model_in_training_is_compared_without_dropout(tokenizer, text, tmp_pa
     assert model.training
 
 
+@pytest.mark.usefixtures("check_here")
+@pytest.mark.parametrize("mode", ["ragged", "masked"])
+@pytest.mark.parametrize(
+    ("name", "class_"), [("llava", "AutoModelForImageTextToText"), ("gemma3-vision", "AutoModelForCausalLM")]
+)
+def test_a_model_that_sees_loads_as_one(name, class_, mode, tokenizer, text, tmp_path):
+    source = save_model(tmp_path / "source", make_architecture(name), tokenizer)
+    result = prune(source, StructuredRecipe.build(RECIPE | {"mode": mode}), [text], out=tmp_path / "out")
+    assert result.check.difference == 0
+    assert result.check.loaded_by == ("trim_prune.load" if mode == "ragged" else f"transformers.{class_}")
+    assert torch.equal(logits_of(load(tmp_path / "out")), logits_of(result.model))
+
+
+@pytest.mark.usefixtures("check_here")
 @pytest.mark.parametrize("mode", ["ragged", "uniform", "masked"])
-def test_a_model_of_compiled_blocks_is_written_as_a_plain_one(mode, tokenizer, text, tmp_path, monkeypatch):
-    monkeypatch.setattr(check.subprocess, "run", in_this_process)
+def test_a_model_of_compiled_blocks_is_written_as_a_plain_one(mode, tokenizer, text, tmp_path):
     model, recipe = make_model("llama"), StructuredRecipe.build(RECIPE | {"mode": mode})
     for index, layer in enumerate(model.model.layers):
         model.model.layers[index] = torch.compile(layer)
