@@ -81,7 +81,11 @@ def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> P
     refuse_unmatched((linear.name for linear in linears), recipe)
     _refuse_not_finite(blocks)
     folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
-    return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    plan = Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    if recipe.layers == "table":
+        # For what is wrong with its rules, before a large output is laid out.
+        _budgets(plan, {}, None)
+    return plan
 
 
 def _divided(

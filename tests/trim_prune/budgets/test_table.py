@@ -9,6 +9,7 @@ from tiny_models import linears_of, make_model, zeros
 from trim_prune import Recipe, TrimPruneError, prune
 from trim_prune.budgets.layers import exact_counts
 from trim_prune.budgets.layers.table import table
+from trim_prune.models.output import Output
 
 SHAPES = [(8, 6), (5, 7), (30, 3)]
 
@@ -172,10 +173,14 @@ def test_a_rule_between_two_patterns_is_refused_with_both():
         table(request)
 
 
-def test_a_wrong_rule_is_refused_before_the_model_runs(tokenizer, text):
+def test_a_wrong_rule_is_refused_before_the_model_runs_and_before_anything_is_written(
+    tokenizer, text, tmp_path, leftovers, monkeypatch
+):
     model, events = make_model("llama"), []
+    monkeypatch.setattr(Output, "prepare", lambda *_: pytest.fail("the output is laid out"))
     recipe = {"sparsity": 0.6, "layers": "table", "table": [{"match": "*.fc1", "sparsity": 0.3}]}
     recipe |= {"samples": 4, "seqlen": 16}
     with pytest.raises(TrimPruneError, match=r"matches no linear(.|\n)*\*\.fc1"):
-        prune(model, recipe, [text], tokenizer=tokenizer, on_event=events.append)
+        prune(model, recipe, [text], tokenizer=tokenizer, out=tmp_path / "out", on_event=events.append)
+    assert leftovers(tmp_path) == []
     assert not any(event.kind == "calibration" for event in events)
