@@ -60,7 +60,8 @@ def _copy_companions(source: Path, folder: Path) -> None:
 
 def stored_dtype(loaded: LoadedModel) -> torch.dtype:
     """The type in which a model is written."""
-    source, computed = loaded.source.folder, loaded.model.dtype
+    source = loaded.source.folder
+    computed: torch.dtype = loaded.model.dtype
     if source is None:
         return computed
     config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
