@@ -132,6 +132,8 @@ def prune(
     with ExitStack() as stack:
         run = None if out is None else stack.enter_context(run_folder(Path(out), resume, events.warn))
         if run is not None:
+            if isinstance(recipe, StructuredRecipe):
+                run.require_empty()
             stack.enter_context(_logged(events, run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
         events.emit("phase", name="load")
@@ -139,6 +141,7 @@ def prune(
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code, run is None or _whole(recipe))
         for warning in loaded.warnings:
             events.warn(warning)
+        stack.enter_context(uncompiled(loaded.model))
         if isinstance(recipe, StructuredRecipe):
             smaller = prune_structure(
                 loaded,
@@ -151,7 +154,6 @@ def prune(
             )
             events.emit("finish", seconds=timings.seconds)
             return smaller
-        stack.enter_context(uncompiled(loaded.model))
         with timings.phase("plan"):
             plan = make_plan(loaded.model, recipe, loaded.store)
         calibration = None

@@ -21,6 +21,7 @@ from .activations import keeper
 from .budget import Budget
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
 from .budgets.rows import ROW_BUDGETS, RowRequest
+from .budgets.rows.optimal import refuse_unmatched
 from .calibration.statistics import UNSEEN, Collector, LinearStatistics, Need
 from .calibration.tokens import Calibration
 from .correction import corrected
@@ -77,9 +78,14 @@ def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> P
     require_coverage(blocks, recipe.allow_uncovered)
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
+    refuse_unmatched((linear.name for linear in linears), recipe)
     _refuse_not_finite(blocks)
     folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
-    return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    plan = Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    if recipe.layers == "table":
+        # For what is wrong with its rules, before a large output is laid out.
+        _budgets(plan, {}, None)
+    return plan
 
 
 def _divided(
@@ -230,6 +236,7 @@ def walk(
             # In a call of its own: what the dense model's states take is free again before anything is pruned.
             plan = _divided_by_text(plan, states, capture, calibration, events, timings, run)
         assert plan.budgets is not None
+        _warn_of_emptied(plan, plan.budgets, events)
         if run is not None:
             run.keep_budgets(plan.budgets)
             results += resumed(run, plan.blocks, states, plan.device, events, timings)
@@ -286,6 +293,15 @@ def _warn_of_tails(plan: Plan, events: Events) -> None:
         events.warn(
             f"groups of {of} do not divide the columns of some linears, whose last, shorter group keeps its share, "
             f"rounded up: {', '.join(tails)}"
+        )
+
+
+def _warn_of_emptied(plan: Plan, budgets: Mapping[Linear, Budget], events: Events) -> None:
+    emptied = [linear.name for linear, budget in budgets.items() if budget.prune_count == linear.size]
+    if emptied and len(emptied) < len(budgets):
+        events.warn(
+            f"{len(emptied)} of {len(budgets)} linears lose all their weights, as layers {plan.recipe.layers!r} divide "
+            f"the sparsity: {emptied[0]}{', ...' if len(emptied) > 1 else ''}"
         )
 
 

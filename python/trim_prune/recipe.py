@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -96,7 +96,7 @@ class Recipe(RecipeBase):
     seed: Whole = Field(default=0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     tokens_per_sequence: Whole = Field(default=1, ge=1)
-    recapture: bool = False
+    recapture: bool = Field(default=False, strict=True)
     correction: Real = Field(default=0.0, ge=0, le=1)
     """Share of what earlier blocks changed that the weights of a linear make up for before they are pruned."""
     damping: Annotated[Real, Field(ge=0)] | None = None
@@ -188,11 +188,9 @@ class Recipe(RecipeBase):
 
     @model_validator(mode="after")
     def _says_nothing_in_vain(self) -> Recipe:
-        if self.damping is not None and "gram" not in self.needs:
+        for name, value, why in self._unread():
             raise TrimPruneError(
-                "a damping is given, and nothing reads it",
-                got=f"damping: {self.damping}",
-                fix="remove it: score, rows, solver and correction need no Gram matrix",
+                f"{name} is given, and nothing reads it", got=f"{name}: {value}", fix=f"remove it: {why}"
             )
         if self.layers == "msp":
             self._fits_msp()
@@ -201,6 +199,26 @@ class Recipe(RecipeBase):
                 "layer budget 'table' has no rules", fix="table: [{match: '*.down_proj', sparsity: 0.6}]"
             )
         return self
+
+    def _unread(self) -> Iterator[tuple[str, Any, str]]:
+        """What is not as by default and makes no difference: its name, its value, and why."""
+        needs, msp, alps = self.needs | LAYER_BUDGETS.get(self.layers).needs, self.msp, self.alps
+        if self.layers == "msp" and msp.score is not None:
+            needs |= SCORES.get(msp.score).needs
+        if self.damping is not None and "gram" not in needs:
+            yield "damping", self.damping, "score, rows, solver and correction need no Gram matrix"
+        if self.tokens_per_sequence != 1 and "search_inputs" not in needs:
+            yield "tokens_per_sequence", self.tokens_per_sequence, f"rows {self.rows!r} look at no single tokens"
+        if self.recapture and not self.needs:
+            yield "recapture", self.recapture, "score, rows and solver measure no inputs"
+        if self.layers == "msp" and self.pattern is not None and msp.step != MspOptions().step:
+            yield "msp.step", msp.step, f"with pattern {self.pattern} levels are whole numbers of weights"
+        if self.layers == "msp" and msp.sensitivity == "none" and msp.scale != MspOptions().scale:
+            yield "msp.scale", msp.scale, "sensitivity: none has nothing to scale"
+        if self.solver == "alps" and alps.support == "score":
+            for name in ("iterations", "rho"):
+                if (value := getattr(alps, name)) != getattr(AlpsOptions(), name):
+                    yield f"alps.{name}", value, "it is ADMM's, which support: score goes without"
 
     def _fits_msp(self) -> None:
         if self.msp.score is not None:

@@ -8,9 +8,9 @@ from tiny_models import make_model
 
 from trim_prune import prune
 
-BASE = {"sparsity": 0.5, "samples": 7, "seqlen": 16, "batch_size": 4, "tokens_per_sequence": 2}
+BASE = {"sparsity": 0.5, "samples": 7, "seqlen": 16, "batch_size": 4}
 RECIPES = {
-    "trim": {},
+    "trim": {"tokens_per_sequence": 2},
     "gram": {"score": "obs", "rows": "uniform", "solver": "sparsegpt", "recapture": True},
     "two models": {"correction": 0.5},
     "layers by text": {"layers": "owl"},

@@ -78,6 +78,31 @@ def test_sparsity_one_leaves_nothing_in_the_linears():
     assert all(not linear.weight.any() for linear in linears_of(model, "llama").values())
 
 
+@pytest.mark.parametrize(
+    ("changes", "emptied"),
+    [
+        # Keep 0.4 of 4 on average: in two blocks of five one, in the others none.
+        ({"sparsity": 0.9, "pattern": "of 4"}, 3 * 7),
+        ({"sparsity": 0.9, "layers": "table", "table": [{"match": "*.1.mlp.down_proj", "sparsity": 1.0}]}, 1),
+        ({"sparsity": 0.9}, 0),
+        ({"sparsity": 1.0}, 0),
+    ],
+)
+def test_linears_that_lose_all_are_told_of_unless_all_was_asked_for(changes, emptied):
+    model = make_model("llama", num_hidden_layers=5)
+    result = prune(model, {"score": "magnitude", "rows": "uniform"} | changes)
+    lost = [linear for linear in result.linears if linear.prune_count == linear.shape[0] * linear.shape[1]]
+    assert [warning for warning in result.warnings if "lose all their weights" in warning] == (
+        [
+            f"{emptied} of 35 linears lose all their weights, as layers {result.recipe.layers!r} divide the sparsity: "
+            f"{lost[0].name}{', ...' if emptied > 1 else ''}"
+        ]
+        if emptied
+        else []
+    )
+    assert len(lost) == emptied or changes["sparsity"] == 1
+
+
 @pytest.mark.parametrize(("sparsity", "cap"), [(0.99, 0.95), (0.5, 0.4)])
 def test_what_the_cap_of_a_row_makes_impossible_is_refused_before_any_work(sparsity, cap, tokenizer, text):
     model = make_model("llama")

@@ -9,7 +9,7 @@ from tiny_models import linears_of, make_model, save_model
 from trim_prune import output_error, prune
 from trim_prune.calibration.statistics import LinearStatistics
 
-BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "tokens_per_sequence": 3}
+BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16}
 
 
 def statistics_of(inputs, need, positions=(1, 5)):
@@ -41,7 +41,7 @@ def test_there_is_none_without_a_measurement_or_an_output():
 @pytest.mark.parametrize(
     ("choices", "inputs"),
     [
-        ({}, "search_inputs"),
+        ({"tokens_per_sequence": 3}, "search_inputs"),
         ({"score": "wanda", "rows": "uniform"}, None),
         ({"score": "obs", "rows": "whole", "solver": "sparsegpt", "correction": 0.3}, "gram"),
         ({"score": "ria", "rows": "uniform", "solver": "alps"}, "gram"),

@@ -45,6 +45,7 @@ def test_a_dumped_recipe_builds_the_same_again():
         ({"sparsity": "half"}, "sparsity: .*number.*, got 'half'"),
         ({"sparsity": True}, "sparsity: .*number, got True"),
         ({"sparsity": 0.5, "samples": True}, "samples: .*integer, got True"),
+        ({"sparsity": 0.5, "recapture": "yes"}, "recapture: .*boolean, got 'yes'"),
         ({"sparsity": 0.5, "trim": {"learning_rates": [True]}}, r"trim\.learning_rates\.0: .*number, got True"),
         (
             {"sparsity": 0.5, "rows": "uniform", "trim": {"iterations": 3}},
@@ -114,6 +115,35 @@ def test_a_dumped_recipe_holds_only_the_options_in_use(group):
     for values in (recipe.model_dump(), recipe.model_dump(mode="json")):
         assert GROUPS.keys() & values.keys() == {group}
         assert Recipe.build(values) == recipe
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "reader"),
+    [
+        ({"rows": "uniform", "tokens_per_sequence": 4}, "tokens_per_sequence", {"rows": "trim"}),
+        ({"score": "magnitude", "rows": "uniform", "recapture": True}, "recapture", {"rows": "trim"}),
+        ({"rows": "uniform", "damping": 0.1}, "damping", {"score": "obs"}),
+        (
+            {"layers": "msp", "pattern": "of 8", "msp": {"step": 0.1}},
+            r"msp\.step",
+            {"pattern": None, "rows": "uniform"},
+        ),
+        ({"layers": "msp", "msp": {"sensitivity": "none", "scale": "log"}}, r"msp\.scale", {"msp": {"scale": "log"}}),
+        (
+            {"layers": "msp", "rows": "uniform", "damping": 0.1},
+            "damping",
+            {"msp": {"score": "obs"}},
+        ),
+        ({"solver": "alps", "alps": {"support": "score", "rho": 0.1}}, r"alps\.rho", {"alps": {"rho": 0.1}}),
+        ({"solver": "alps", "alps": {"support": "score", "iterations": 9}}, r"alps\.iterations", {"alps": {}}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_nothing_reads_is_refused(values, name, reader):
+    with pytest.raises(TrimPruneError, match=rf"{name} is given, and nothing reads it(.|\n)*remove it"):
+        Recipe.build({"sparsity": 0.5} | values)
+    recipe = Recipe.build({"sparsity": 0.5} | values | reader)
+    assert Recipe.build(recipe.model_dump(mode="json")) == recipe
 
 
 def test_all_wrong_values_are_named_at_once():

@@ -17,13 +17,10 @@ from ..models.discover import Block
 from ..runs.journal import Journal
 from .evolution import Candidate, Generation
 
-FORMAT = 1
-"""Of the entries; another one, or another way to search, makes old journals unread."""
-
 
 def subject_digest(model: nn.Module, blocks: Sequence[Block], *facts: Any) -> str:
     """One string for a search: the bytes of the model's parameters, and what else decides what it finds."""
-    digest = hashlib.sha256(to_json([FORMAT, *facts]).encode())
+    digest = hashlib.sha256(to_json(facts).encode())
     for name, parameter in parameters_of(model, blocks):
         digest.update(f"{name} ".encode())
         add_tensor(digest, parameter)

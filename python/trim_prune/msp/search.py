@@ -36,7 +36,7 @@ HOW_LONG = {"rounds"}
 def search(request: LayerRequest) -> Mapping[Linear, float]:
     """The sparsity of every linear, as the best vector has it.
 
-    A search of the same model, tokens and options goes on where an earlier one stopped, or is taken as it is.
+    A search of the same model, tokens, options and code goes on where an earlier one stopped, or is taken as it is.
     """
     dense, recipe = request.dense, request.recipe
     assert dense is not None
@@ -73,8 +73,12 @@ def _facts(recipe: Recipe) -> dict[str, object]:
 
 @contextmanager
 def _journal(dense: DenseModel, name: str, facts: object, *tokens: torch.Tensor) -> Iterator[SearchJournal]:
+    # Here: it needs recipes, which need this module.
+    from ..runs.fingerprint import code
+
     ids = [part.tolist() for part in (dense.calibration.token_ids, *tokens)]
-    journal = SearchJournal(f"{name}-{subject_digest(dense.module, dense.blocks, facts, ids)[:32]}.jsonl")
+    subject = subject_digest(dense.module, dense.blocks, code(), dense.device.type, facts, ids)
+    journal = SearchJournal(f"{name}-{subject[:32]}.jsonl")
     try:
         yield journal
     finally:

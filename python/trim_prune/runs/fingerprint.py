@@ -43,12 +43,16 @@ def fingerprint(
         **{f"recipe.{key}": value for key, value in recipe.model_dump(mode="json").items()},
         **_calibration(calibration),
         **({} if earlier is None else earlier.fields),
-        **{f"code.{name}": version for name, version in versions().items()},
-        "code.sources": _sources(),
+        **code(),
         **{f"machine.{key}": value for key, value in machine(str(device)).items() if key not in ("platform", "cpus")},
     }
     found: Fingerprint = json.loads(to_json(fields))
     return found
+
+
+def code() -> Fingerprint:
+    """The fields of the code."""
+    return {**{f"code.{name}": version for name, version in versions().items()}, "code.sources": _sources()}
 
 
 def refuse_other(before: Fingerprint, now: Fingerprint, folder: Path) -> None:

@@ -85,6 +85,16 @@ class Run:
                 path.unlink()
         self.model.mkdir()
 
+    def require_empty(self) -> None:
+        """An error if an unfinished run has done something: for a run that begins with the first block, always."""
+        if self.worth_keeping:
+            raise TrimPruneError(
+                "an unfinished run for this output is another one",
+                where=str(self.folder),
+                got="a structured prune, which begins with the first block",
+                fix="go on with what it began with; or give another --out; or give --no-resume, and it is lost",
+            )
+
     def begin(
         self,
         fingerprint: Fingerprint,
@@ -254,7 +264,8 @@ def run_folder(out: Path, resume: bool, warn: Callable[[str], None]) -> Iterator
         out.parent.mkdir(parents=True, exist_ok=True)
         run = Run(out)
         repair(out)
-        if not resume:
+        if not (resume and run.worth_keeping):
+            # A killed process may have left files that are not of this output.
             run.forget()
     try:
         yield run

@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import TrimPruneError
-from ..models.load import DTYPES, load_model
+from ..models.device import evaluation_mode
+from ..models.load import DTYPES, auto_class, load_model, read_config
 from .plan import count_parameters
 from .results import Check
 from .save import is_ragged
@@ -28,7 +29,6 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 5e-2}
 """Share of the largest logit by which logits may differ; a model that is not the same differs by far more."""
 LINES = 6
 """Of what the process says when it fails."""
-LOADED_BY = {True: "trim_prune.load", False: "transformers.AutoModelForCausalLM"}
 
 
 @torch.no_grad()
@@ -38,7 +38,8 @@ def check_written(model: Any, tokens: Tensor, folder: Path) -> Check:
     Raises:
         TrimPruneError: it does not load there, or is not the same model.
     """
-    logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
+    with evaluation_mode(model):
+        logits = model(input_ids=tokens.to(next(model.parameters()).device), use_cache=False).logits.cpu()
     dtype = next((name for name, type_ in DTYPES.items() if type_ == model.dtype), "auto")
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE[torch.float32])
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,7 +62,7 @@ def check_written(model: Any, tokens: Tensor, folder: Path) -> Check:
         raise _other(f"{count_parameters(model)} parameters", str(found["parameters"]))
     if not difference <= tolerance:
         raise _other(f"logits within {tolerance} of the largest", f"{difference:.3g}")
-    return Check(LOADED_BY[is_ragged(folder)], found["parameters"], difference)
+    return Check(found["loaded_by"], found["parameters"], difference)
 
 
 def _beside(file: Path) -> Path:
@@ -80,17 +81,16 @@ def _other(expected: str, got: str) -> TrimPruneError:
 @torch.no_grad()
 def main(folder: str, dtype: str, threads: str, file: str) -> None:
     """What the fresh process does."""
-    from transformers import AutoModelForCausalLM
-
     torch.set_num_threads(int(threads))
     if is_ragged(Path(folder)):
-        model: Any = load_model(folder, dtype=dtype, device="cpu").model
+        loaded_by, model = "trim_prune.load", load_model(folder, dtype=dtype, device="cpu").model
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True)
-        model.eval()
+        kind = auto_class(read_config(Path(folder), folder, trust_remote_code=False))
+        loaded_by = f"transformers.{kind.__name__}"
+        model = kind.from_pretrained(folder, dtype=DTYPES[dtype], use_safetensors=True).eval()
     logits = model(input_ids=load_file(file)["tokens"], use_cache=False).logits
     save_file({"logits": logits.contiguous()}, _beside(Path(file)))
-    print(json.dumps({"parameters": count_parameters(model)}))
+    print(json.dumps({"loaded_by": loaded_by, "parameters": count_parameters(model)}))
 
 
 if __name__ == "__main__":

@@ -24,26 +24,31 @@ class Measured:
     input_norm: Tensor
 
 
-def choose(part: Part, weight: Tensor, measured: Measured | None, count: int, recipe: StructuredRecipe) -> Tensor:
-    """int64, ascending: the units that stay when ``count`` go. ``weight`` [D, C]: the consumer's."""
+def choose(
+    part: Part, weight: Tensor, measured: Measured | None, count: int, recipe: StructuredRecipe
+) -> tuple[Tensor, tuple[str, ...]]:
+    """int64, ascending: the units that stay when ``count`` go; and what a failed factorisation had to fall back to.
+
+    ``weight`` [D, C]: the consumer's.
+    """
     method = recipe.heads if part.heads else recipe.channels
     if method == "magnitude":
-        return _lowest_go(_squares(part, weight).sqrt(), count)
+        return _lowest_go(_squares(part, weight).sqrt(), count), ()
     assert measured is not None
     inputs = measured.inputs
     if method == "wanda":
         # Wanda's scores of all weights of a unit in the consumer, summed.
         scores = torch.linalg.vector_norm(weight, dim=0) * _column_norm(inputs)
-        return _lowest_go(scores.view(part.units, part.width).sum(dim=1), count)
+        return _lowest_go(scores.view(part.units, part.width).sum(dim=1), count), ()
     if method == "obs":
-        inverse = _inverse(part, inputs)
+        inverse, steps = _inverse(part, inputs)
         if part.heads:
-            return _tensor(least_error(weight, inverse, part.units, count), weight)
-        return _lowest_go(weight.square().sum(dim=0) / inverse.diagonal(), count)
+            return _tensor(least_error(weight, inverse, part.units, count), weight), steps
+        return _lowest_go(weight.square().sum(dim=0) / inverse.diagonal(), count), steps
     if method == "pearson":
         gram = unit_gram(weight, inputs.covariance, part.units)
-        return _tensor(most_similar(gram, count, swaps=recipe.pearson.swaps), weight)
-    return _by_feature(part, weight, measured, count, recipe)
+        return _tensor(most_similar(gram, count, swaps=recipe.pearson.swaps), weight), ()
+    return _by_feature(part, weight, measured, count, recipe), ()
 
 
 def _by_feature(part: Part, weight: Tensor, measured: Measured, count: int, recipe: StructuredRecipe) -> Tensor:
@@ -69,7 +74,7 @@ def _squares(part: Part, weight: Tensor) -> Tensor:
     return total
 
 
-def _inverse(part: Part, inputs: Inputs) -> Tensor:
+def _inverse(part: Part, inputs: Inputs) -> tuple[Tensor, tuple[str, ...]]:
     factor = factorise(inputs.covariance, inputs.tokens, None)
     if factor.upper is None:
         raise TrimPruneError(
@@ -78,7 +83,7 @@ def _inverse(part: Part, inputs: Inputs) -> Tensor:
             fix="more calibration text, or another choice of heads and channels",
         )
     upper = factor.upper.to(inputs.covariance.dtype)
-    return upper.mT @ upper
+    return upper.mT @ upper, factor.steps
 
 
 def _lowest_go(scores: Tensor, count: int) -> Tensor:

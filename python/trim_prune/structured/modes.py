@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import TrimPruneError
+from ..models.wrappers import plain_state
 from .parts import BlockParts, Part
 from .recipe import Mode
 
@@ -55,29 +56,36 @@ def uniform_config(config: Any, parts: BlockParts, groups: int, channels: int) -
     return changed
 
 
-def builds(config: Any, shapes: Mapping[str, torch.Size]) -> bool:
-    """Whether transformers makes of a configuration a model with exactly these parameters, tied ones twice."""
+def problem(config: Any, shapes: Mapping[str, torch.Size]) -> str | None:
+    """Why transformers does not make of a configuration, read from a file, a model with exactly these tensors.
+
+    ``shapes``: by name, tied ones twice. None: it does.
+    """
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     try:
+        # Made anew, as from a file: some classes refuse there what they let pass when an attribute is set.
+        read = type(config).from_dict(config.to_dict())
         with init_empty_weights():
-            made: nn.Module = AutoModelForCausalLM.from_config(copy.deepcopy(config))  # type: ignore[no-untyped-call]
-    except Exception:
-        return False
-    return {name: parameter.shape for name, parameter in made.named_parameters(remove_duplicate=False)} == dict(shapes)
+            made: nn.Module = AutoModelForCausalLM.from_config(read)  # type: ignore[no-untyped-call]
+    except Exception as error:
+        return str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+    found = {name: tensor.shape for name, tensor in made.state_dict().items()}
+    return None if found == dict(shapes) else f"{type(config).__name__} makes tensors of other shapes"
 
 
-def holds_fewer_heads(model: nn.Module, blocks: Sequence[BlockParts]) -> bool:
-    """Whether the configuration of this model can say that every block has a KV group less."""
+def groups_can_stay(model: nn.Module, blocks: Sequence[BlockParts], groups: int) -> bool:
+    """Whether the configuration of this model can say that every block has so many KV groups."""
     first = blocks[0]
-    config = uniform_config(model.config, first, first.attention.units - 1, first.feed_forward.units)
-    return builds(config, shapes_without(model, blocks, {parts.attention: 1 for parts in blocks}))
+    config = uniform_config(model.config, first, groups, first.feed_forward.units)
+    gone = {parts.attention: parts.attention.units - groups for parts in blocks}
+    return problem(config, shapes_without(model, blocks, gone)) is None
 
 
 def shapes_without(model: nn.Module, blocks: Sequence[BlockParts], counts: Mapping[Part, int]) -> dict[str, torch.Size]:
-    """The shapes of all parameters, tied ones twice, once so many units are gone from each part."""
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters(remove_duplicate=False)}
+    """The shapes of all stored tensors, tied ones twice, once so many units are gone from each part."""
+    shapes = {name: tensor.shape for name, tensor in plain_state(model).items()}
     for part in (part for parts in blocks for part in parts if counts.get(part)):
         for producer in part.producers:
             for kind in ("weight", "bias"):

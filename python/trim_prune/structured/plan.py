@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -12,7 +14,8 @@ from ..errors import TrimPruneError
 from ..models.capture import PROBE_TOKENS, Call, Capture
 from ..models.device import choose_device, evaluation_mode
 from ..models.discover import Block, find_blocks
-from .modes import MEANING, holds_fewer_heads, may_add_bias
+from ..models.wrappers import has_adapters
+from .modes import MEANING, groups_can_stay, may_add_bias, problem, shapes_without, uniform_config
 from .parts import UNITS, BlockParts, Part, find_parts
 from .ratios import Share, by_table
 from .recipe import Sizes, StructuredRecipe
@@ -51,7 +54,13 @@ def count_parameters(model: nn.Module) -> int:
 
 def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     """Find the parts, and refuse what cannot be done."""
+    if has_adapters(model):
+        raise TrimPruneError(
+            "adapters lie around linears of this model, and would not fit what is left of them",
+            fix="merge them first: model.merge_and_unload()",
+        )
     device, blocks = choose_device(recipe.device), find_blocks(model)
+    _refuse_experts(blocks)
     parts = [find_parts(block, model.config) for block in blocks]
     _refuse_not_finite(parts)
     heads, notes = recipe.heads != "none", [f"mode {recipe.mode}: {MEANING[recipe.mode]}"]
@@ -59,9 +68,10 @@ def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         for each in parts:
             _refuse_one_group(each.attention)
     _try_parts(model, blocks, heads=heads)
+    can_stay = cache(partial(groups_can_stay, model, parts))
     if recipe.mode == "uniform":
         _refuse_unlike(parts)
-        if heads and not holds_fewer_heads(model, parts):
+        if heads and not any(map(can_stay, range(parts[0].attention.units - 1, 0, -1))):
             heads = False
             notes.append(
                 f"{type(model.config).__name__} has no word for fewer heads of the same width, so all "
@@ -86,22 +96,32 @@ def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         stay = round(recipe.kept_share * parameters)
         wanted = parameters - stay
         notes.append(f"{stay} of {parameters} parameters are to stay; embeddings count, tied ones once")
-    counts = _known_counts(recipe, blocks, parts, wanted, limits)
+    counts = _known_counts(recipe, blocks, parts, wanted, limits, can_stay)
     if counts is not None and recipe.mode == "uniform":
+        _refuse_unspeakable(model, parts, counts)
         kept = [f"{part.units - counts[part]} of {part.units} {UNITS[part.kind]}" for part in parts[0]]
         notes.append(f"every block keeps {' and '.join(kept)}")
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
 
 
 def _known_counts(
-    recipe: StructuredRecipe, blocks: list[Block], parts: list[BlockParts], wanted: int | None, limits: Limits
+    recipe: StructuredRecipe,
+    blocks: list[Block],
+    parts: list[BlockParts],
+    wanted: int | None,
+    limits: Limits,
+    can_stay: Callable[[int], bool],
 ) -> Counts | None:
-    """How many units go from each part; None where that depends on cosines that are yet to be measured."""
+    """How many units go from each part; None where that depends on cosines that are yet to be measured.
+
+    ``can_stay``: whether a configuration can say that every block has so many KV groups.
+    """
     if recipe.sizes is not None:
         return _sized(recipe.sizes, parts, limits)
     assert wanted is not None
     if recipe.mode == "uniform":
-        return divide_evenly(parts, wanted, limits, MULTIPLE if recipe.multiple is None else recipe.multiple)
+        multiple = MULTIPLE if recipe.multiple is None else recipe.multiple
+        return divide_evenly(parts, wanted, limits, multiple, can_stay)
     if recipe.layers == "cosine":
         _refuse_beyond(recipe, parts, wanted, limits)
         return None
@@ -111,9 +131,9 @@ def _known_counts(
 
 def refuse_few_tokens(plan: Plan, tokens: int) -> None:
     """An error if a regression of the repair has more unknowns than there are tokens."""
-    if plan.recipe.repair == "none":
-        return
     kinds = [part for each in plan.parts for part in each if plan.limits.of(part)]
+    if plan.recipe.repair == "none" or not kinds:
+        return
     widest = max(kinds, key=lambda part: part.units * part.width)
     needed = widest.units * widest.width if plan.recipe.repair == "full" else FEWEST_TOKENS
     if tokens < needed:
@@ -125,6 +145,17 @@ def refuse_few_tokens(plan: Plan, tokens: int) -> None:
             got=f"{tokens} tokens",
             fix="more --samples or a longer --seqlen, or repair: affine",
         )
+
+
+def _refuse_experts(blocks: list[Block]) -> None:
+    for block in blocks:
+        if any(linear.routed for linear in block.linears):
+            raise TrimPruneError(
+                "a block of experts, whose channels cannot be taken out",
+                where=f"block {block.index}, {block.name} ({type(block.module).__name__})",
+                expected="one feed-forward part that all tokens go through",
+                fix="a recipe with a sparsity prunes the single weights of any linear",
+            )
 
 
 def _refuse_not_finite(parts: list[BlockParts]) -> None:
@@ -157,6 +188,20 @@ def _refuse_unlike(parts: list[BlockParts]) -> None:
                 got=", ".join(f"{part.units} {UNITS[part.kind]}" for part in each),
                 fix="mode: ragged",
             )
+
+
+def _refuse_unspeakable(model: nn.Module, parts: list[BlockParts], counts: Counts) -> None:
+    """An error if the configuration cannot say these sizes of all blocks."""
+    first = parts[0]
+    kept = [part.units - counts[part] for part in first]
+    why = problem(uniform_config(model.config, first, *kept), shapes_without(model, parts, counts))
+    if why is not None:
+        raise TrimPruneError(
+            "mode uniform: the configuration of this model cannot say these sizes",
+            where=type(model.config).__name__,
+            got=", ".join(f"{count} {UNITS[part.kind]}" for part, count in zip(first, kept, strict=True)) + f": {why}",
+            fix="other sizes, or mode: ragged",
+        )
 
 
 def _sized(sizes: Sizes, parts: list[BlockParts], limits: Limits) -> Counts:

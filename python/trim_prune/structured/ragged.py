@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import TrimPruneError
 from ..models.discover import Block, find_blocks
-from ..models.load import STRUCTURE_FILE
+from ..models.load import STRUCTURE_FILE, auto_class
+from ..models.wrappers import plain_state
 from ..options import Strict, Whole
 from .parts import BlockParts, find_parts
 from .shrink import resize
@@ -53,7 +54,7 @@ def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(model.state_dict(), folder, shared_tensors_to_discard=tied)
+    save_torch_state_dict(plain_state(model), folder, shared_tensors_to_discard=tied)
     _write_structure(parts, folder)
 
 
@@ -80,11 +81,11 @@ def load_ragged(folder: Path, config: Any, dtype: torch.dtype | None) -> Any:
         TrimPruneError: structure.json is not what it should be, or does not fit the configuration or the weights.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
 
     structure = _read(folder / STRUCTURE_FILE)
     with init_empty_weights():
-        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        model: Any = auto_class(config).from_config(config)
     blocks = find_blocks(model)
     if len(blocks) != len(structure.blocks):
         raise TrimPruneError(

@@ -36,7 +36,7 @@ class PartResult:
 class Parameters:
     """Counts of all parameters, tied ones once: ``target`` is what was asked to stay, None if sizes said it.
 
-    In masked mode ``pruned`` does not count the parameters that are zero for good.
+    In masked mode ``pruned`` is ``dense``: what goes is zero, and still there.
     """
 
     dense: int

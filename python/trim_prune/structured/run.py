@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..calibration.tokens import Calibration
+from ..errors import TrimPruneError
 from ..events import Events
 from ..models.capture import PROBE_TOKENS
 from ..models.load import LoadedModel
@@ -23,7 +24,7 @@ from .modes import uniform_config
 from .plan import Plan, count_parameters, make_plan, refuse_few_tokens
 from .recipe import StructuredRecipe
 from .results import Parameters, PartResult, Speed, StructuredResult
-from .save import write_smaller
+from .save import stored_dtype, write_smaller
 from .speed import tokens_per_second
 from .target import Counts
 from .walk import walk
@@ -44,6 +45,12 @@ def prune_structure(
     folder will have.
     """
     model = loaded.model
+    if folder is not None and loaded.tokenizer is None:
+        raise TrimPruneError("a model object needs its tokenizer for a folder to write", fix="tokenizer=...")
+    if torch.promote_types(stored := stored_dtype(loaded), model.dtype) != model.dtype:
+        events.warn(
+            f"the model is stored in {stored} and computed in {model.dtype}: all its weights are rounded to that"
+        )
     with timings.phase("plan"):
         plan = make_plan(model, recipe)
     for note in plan.notes:
@@ -124,7 +131,7 @@ def _warn_of_steps(parts: Sequence[PartResult], events: Events) -> None:
     if fallen:
         last = Counter(part.steps[-1] for part in fallen)
         events.warn(
-            f"the repair of {len(fallen)} of {len(parts)} parts needed a fallback, the last of which was: "
+            f"{len(fallen)} of {len(parts)} parts needed a fallback, the last of which was: "
             + ", ".join(f"{step} ({count})" for step, count in last.items())
             + "; run.json names them"
         )

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..models.companions import copy_companions
 from ..models.load import STRUCTURE_FILE, LoadedModel
+from ..models.wrappers import plain_state
 from .parts import BlockParts
 from .ragged import write_ragged
 from .recipe import Mode
@@ -27,13 +28,12 @@ def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, 
     """
     source, computed = loaded.source.folder, loaded.model.dtype
     ragged = mode == "ragged" or (mode == "masked" and is_ragged(source))
-    stored = computed if source is None else _stored_dtype(source, computed)
-    _round(loaded.model, stored)
+    _round(loaded.model, stored_dtype(loaded))
     try:
         if ragged:
             write_ragged(loaded.model, parts, folder)
         else:
-            loaded.model.save_pretrained(folder)
+            loaded.model.save_pretrained(folder, state_dict=plain_state(loaded.model))
     finally:
         _round(loaded.model, computed)
     if loaded.tokenizer is not None:
@@ -58,7 +58,12 @@ def _copy_companions(source: Path, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
 
 
-def _stored_dtype(source: Path, computed: torch.dtype) -> torch.dtype:
+def stored_dtype(loaded: LoadedModel) -> torch.dtype:
+    """The type in which a model is written."""
+    source = loaded.source.folder
+    computed: torch.dtype = loaded.model.dtype
+    if source is None:
+        return computed
     config = json.loads((source / CONFIG_FILE).read_text(encoding="utf-8"))
     name = config.get("dtype", config.get("torch_dtype"))
     stored = getattr(torch, name, None) if isinstance(name, str) else None

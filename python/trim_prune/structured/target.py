@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..budgets.layers import exact_counts
 from ..errors import TrimPruneError
@@ -55,7 +56,7 @@ def divide(blocks: Sequence[BlockParts], shares: Sequence[Share], wanted: int, l
 
     One ratio for all, times the weight of each block and clamped at the limits, is found by bisection. KV groups are
     made whole by largest remainder over all blocks; then channels, for which the ratio is found anew, make up for what
-    that left or took.
+    that left or took. Where there are too few of them for that, the target is met within one KV group.
 
     Raises:
         TrimPruneError: the target is out of reach.
@@ -80,22 +81,47 @@ def divide(blocks: Sequence[BlockParts], shares: Sequence[Share], wanted: int, l
     return counts | found
 
 
-def divide_evenly(blocks: Sequence[BlockParts], wanted: int, limits: Limits, multiple: int) -> Counts:
+def divide_evenly(
+    blocks: Sequence[BlockParts],
+    wanted: int,
+    limits: Limits,
+    multiple: int,
+    can_stay: Callable[[int], bool] = lambda _: True,
+) -> Counts:
     """As :func:`divide`, the same from every block; the channels that stay are a multiple of ``multiple``.
 
-    The target is met within half of that many channels of every block.
+    ``can_stay(groups)``: whether every block may be left with so many KV groups, fewer than it has. The target is met
+    within half of so many channels of every block.
+
+    Raises:
+        TrimPruneError: the target is out of reach.
     """
     attention, channels = blocks[0].attention, blocks[0].feed_forward
     everywhere = [(part, Share(1.0)) for parts in blocks for part in parts]
     _refuse_out_of_reach(wanted, everywhere, limits)
-    share = limits.share(attention, Share(1.0), _ratio(everywhere, wanted, limits))
-    groups = round(share * attention.units)
-    taken = removed({parts.attention: groups for parts in blocks}, limits)
-    wish = channels.units - (wanted - taken) / len(blocks) / channels.unit_parameters
+    wish = limits.share(attention, Share(1.0), _ratio(everywhere, wanted, limits)) * attention.units
     least = channels.units - limits.of(channels)
     allowed = [*range(-(-least // multiple) * multiple, channels.units, multiple), channels.units]
-    kept = min(allowed, key=lambda count: abs(count - wish))
-    return {part: groups if part.heads else channels.units - kept for parts in blocks for part in parts}
+    step = max((after - before for before, after in pairwise(allowed)), default=1)
+    tolerance = len(blocks) * (step * channels.unit_parameters / 2 + limits.bias[channels])
+    missed: list[int] = []
+    # The nearest number of groups first.
+    for groups in sorted(range(limits.of(attention) + 1), key=lambda count: (abs(count - wish), count != round(wish))):
+        if groups and not can_stay(attention.units - groups):
+            continue
+        taken = removed({parts.attention: groups for parts in blocks}, limits)
+        left = channels.units - (wanted - taken) / len(blocks) / channels.unit_parameters
+        kept = min(allowed, key=lambda count: abs(count - left))
+        counts = {part: groups if part.heads else channels.units - kept for parts in blocks for part in parts}
+        missed.append(removed(counts, limits) - wanted)
+        if abs(missed[-1]) <= tolerance:
+            return counts
+    raise TrimPruneError(
+        "mode uniform: no number of KV groups and channels that every block can have meets the target",
+        expected=f"{limits.parameters - wanted} parameters stay",
+        got=f"{limits.parameters - wanted - min(missed, key=abs)} at best",
+        fix="another target, a smaller multiple, or mode: ragged",
+    )
 
 
 def _spent(given: Given, ratio: float, limits: Limits) -> float:
@@ -155,8 +181,8 @@ def out_of_reach(wanted: int, most: float, limits: Limits) -> TrimPruneError:
     least = limits.parameters - int(most)
     stays = limits.parameters - wanted
     return TrimPruneError(
-        "the target is out of reach: it would empty a block, or take more of it than cap allows",
+        "the target is out of reach: it would empty a block, or take more of it than cap or a rule allows",
         expected=f"at least {least} of {limits.parameters} parameters stay ({least / limits.parameters:.4f})",
         got=f"{stays} ({stays / limits.parameters:.4f})",
-        fix="keep more, raise cap or cosine.blocks, or let heads go as well",
+        fix="keep more, raise cap, cosine.blocks or the ratios of a table, or let heads go as well",
     )

@@ -82,7 +82,7 @@ def _prune_part(plan: Plan, part: Part, count: int, states: States, timings: Tim
     weight = part.weight.to(dtype)
     measured = _measured(part, states, dtype, timings) if states.hidden else None
     with timings.phase("search"):
-        kept = choose(part, weight, measured, count, recipe)
+        kept, steps = choose(part, weight, measured, count, recipe)
     with timings.phase("repair"):
         columns = indices(kept, part.width)
         if measured is None:
@@ -102,7 +102,7 @@ def _prune_part(plan: Plan, part: Part, count: int, states: States, timings: Tim
         error=repaired.error,
         repaired_error=repaired.repaired_error,
         seconds=time.perf_counter() - start,
-        steps=repaired.steps,
+        steps=(*steps, *repaired.steps),
     )
 
 

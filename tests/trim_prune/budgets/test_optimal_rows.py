@@ -223,6 +223,15 @@ def test_few_tokens_do_no_harm_on_inputs_that_were_not_seen(tokens, correlated):
     assert error(request, unseen, optimal(request)) < 1.03 * error(request, unseen, even)
 
 
+def test_a_pattern_that_leaves_nothing_out_is_refused_before_the_work(tokenizer, text):
+    model = make_model("llama")
+    recipe = {"sparsity": 0.5, "rows": "optimal", "optimal": {"leave_out": ["*.q_proj", "*.qproj"]}}
+    events = []
+    with pytest.raises(TrimPruneError, match=r"leave_out matches no linear(.|\n)*layers\.0(.|\n)*'\*\.qproj'"):
+        prune(model, recipe, [text], tokenizer=tokenizer, on_event=events.append)
+    assert not [event for event in events if event.kind == "calibration"]
+
+
 @pytest.mark.parametrize(
     ("leave_out", "even"),
     [

@@ -9,6 +9,7 @@ from tiny_models import linears_of, make_model, zeros
 from trim_prune import Recipe, TrimPruneError, prune
 from trim_prune.budgets.layers import exact_counts
 from trim_prune.budgets.layers.table import table
+from trim_prune.models.output import Output
 
 SHAPES = [(8, 6), (5, 7), (30, 3)]
 
@@ -139,10 +140,47 @@ def test_a_model_is_pruned_by_the_table(rows, tokenizer, text):
     assert max(others) - min(others) < 0.005
 
 
-def test_a_wrong_rule_is_refused_before_the_model_runs(tokenizer, text):
+@pytest.mark.parametrize(("of", "sparsity"), [(4, 0.5), (3, 1 - 1 / 3), (3, 0.667)])
+def test_with_a_pattern_ruled_linears_keep_theirs_and_the_others_share_the_rest(of, sparsity):
+    # A small ruled linear, in which what is left over would fit.
+    model = make_model("llama", num_hidden_layers=3)
+    recipe = {"sparsity": 0.6, "pattern": f"of {of}", "score": "magnitude", "layers": "table"}
+    result = prune(model, recipe | {"table": [{"match": "*.k_proj", "sparsity": sparsity}]})
+    keeps = {linear.name: int(linear.pattern.split()[1]) for linear in result.linears}
+    assert {keep for name, keep in keeps.items() if name.endswith("k_proj")} == {round(of * (1 - sparsity))}
+    others = {linear.name: linear for linear in result.linears if not linear.name.endswith("k_proj")}
+    assert max(keeps[name] for name in others) - min(keeps[name] for name in others) <= 1
+    left = sum(linear.shape[0] * linear.shape[1] * (of * 0.4 - keeps[linear.name]) for linear in result.linears)
+    assert 0 <= left < max(linear.shape[0] * linear.shape[1] for linear in others.values())
+
+
+def test_rules_for_all_linears_with_a_pattern_meet_the_sparsity_by_themselves():
+    linears, given_rules = random_linears([(6, 6), (6, 6)]), rules(linear0=0.667, linear1=0.667)
+    request = make_request(linears, sparsity=2 / 3, pattern="of 3", layers="table", table=given_rules)
+    assert [round(3 * (1 - share)) for share in table(request)] == [1, 1]
+    request = make_request(
+        random_linears([(60, 60), (60, 60)]), sparsity=0.667, pattern="of 3", layers="table", table=given_rules
+    )
+    with pytest.raises(TrimPruneError, match=r"cover every linear and miss(.|\n)*0\.667\n(.|\n)*0\.66666"):
+        table(request)
+
+
+def test_a_rule_between_two_patterns_is_refused_with_both():
+    request = make_request(
+        random_linears([(8, 8), (8, 8)]), sparsity=0.5, pattern="of 4", layers="table", table=rules(linear0=0.6)
+    )
+    with pytest.raises(TrimPruneError, match=r"0\.5 \(keep 2 of 4\) or 0\.75 \(keep 1 of 4\)(.|\n)*0\.6"):
+        table(request)
+
+
+def test_a_wrong_rule_is_refused_before_the_model_runs_and_before_anything_is_written(
+    tokenizer, text, tmp_path, leftovers, monkeypatch
+):
     model, events = make_model("llama"), []
+    monkeypatch.setattr(Output, "prepare", lambda *_: pytest.fail("the output is laid out"))
     recipe = {"sparsity": 0.6, "layers": "table", "table": [{"match": "*.fc1", "sparsity": 0.3}]}
     recipe |= {"samples": 4, "seqlen": 16}
     with pytest.raises(TrimPruneError, match=r"matches no linear(.|\n)*\*\.fc1"):
-        prune(model, recipe, [text], tokenizer=tokenizer, on_event=events.append)
+        prune(model, recipe, [text], tokenizer=tokenizer, out=tmp_path / "out", on_event=events.append)
+    assert leftovers(tmp_path) == []
     assert not any(event.kind == "calibration" for event in events)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_models import linears_of, make_model, random_tokens, zeros
 
-from trim_prune import prune
+from trim_prune import TrimPruneError, prune
 from trim_prune.models.discover import find_blocks
 from trim_prune.models.load import load_model
 from trim_prune.models.wrappers import plain_state, unwrap
@@ -110,3 +110,10 @@ def test_correction_goes_through_adapters(tokenizer, text):
     wrapped = with_adapters(make_model("llama"))
     result = prune(wrapped, GRAM | {"correction": 0.4}, [text], tokenizer=tokenizer)
     assert result.sparsity.pruned == round(0.537 * result.sparsity.prunable_weights)
+
+
+def test_whole_heads_and_channels_do_not_go_from_under_adapters(tokenizer, text):
+    with pytest.raises(TrimPruneError, match=r"adapters(.|\n)*merge_and_unload"):
+        prune(
+            with_adapters(make_model("llama")), {"params": 0.8, "samples": 4, "seqlen": 16}, [text], tokenizer=tokenizer
+        )

@@ -286,7 +286,7 @@ def test_optimal_rows_are_ranked_as_the_prune_will_take_them(tokenizer, text):
     assert not torch.equal(ranks["b.o_proj"], ranks["b.q_proj"])
 
 
-def test_a_finished_search_is_not_run_again_unless_something_differs(pruned):
+def test_a_finished_search_is_not_run_again_unless_something_differs(pruned, monkeypatch):
     first, _ = pruned()
     again, events = pruned()
     assert keeps(again) == keeps(first)
@@ -295,6 +295,9 @@ def test_a_finished_search_is_not_run_again_unless_something_differs(pruned):
         assert searches(pruned(changes)[1]), changes
     other = make_model("llama", num_hidden_layers=LAYERS, seed=1)
     assert searches(pruned(model=other)[1])
+    assert not searches(pruned()[1])
+    monkeypatch.setattr("trim_prune.runs.fingerprint._sources", lambda: "changed")
+    assert searches(pruned()[1])
 
 
 def test_without_a_cache_folder_the_search_runs_and_warns(pruned, tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 
 from trim_prune import prune
 
-BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16, "tokens_per_sequence": 3}
+BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16}
 RECIPES = {
-    "trim": {},
+    "trim": {"tokens_per_sequence": 3},
     "best": {"preset": "best"},
-    "nm": {"preset": "wanda", "pattern": "keep 2 of 4", "sparsity": 0.5, "tokens_per_sequence": 1},
+    "nm": {"preset": "wanda", "pattern": "keep 2 of 4", "sparsity": 0.5},
 }
 
 

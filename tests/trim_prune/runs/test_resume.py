@@ -13,6 +13,7 @@ from trim_prune import TrimPruneError, load_model, prune
 from trim_prune.models.shards import Shards, weight_files
 from trim_prune.runs.journal import unfinished
 from trim_prune.states import PairedStates, States
+from trim_prune.structured.results import Check
 
 BASE = {"sparsity": 0.5, "samples": 4, "seqlen": 16, "batch_size": 3}
 BLOCKS = 4
@@ -99,6 +100,36 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert ours["linears"] == theirs["linears"]
     assert ours["sparsity"] == theirs["sparsity"]
     assert result.masks.keys() == {f"{linear.name}.weight" for linear in result.linears}
+
+
+SMALLER = {"params": 0.85, "heads": "magnitude", "channels": "magnitude", "repair": "none", "layers": "uniform"}
+
+
+def test_a_structured_prune_takes_nothing_of_an_unfinished_run_and_nothing_from_it(folder, text, tmp_path, monkeypatch):
+    monkeypatch.setattr("trim_prune.structured.run.check_written", lambda *_: Check("", 0, 0.0))
+    out = tmp_path / "out"
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=stop_at("block", 2))
+    with pytest.raises(TrimPruneError, match=r"an unfinished run for this output(.|\n)*--no-resume"):
+        prune(folder, SMALLER, out=out)
+    events = []
+    with pytest.raises(StoppedError):
+        prune(folder, BASE, [text], out=out, on_event=lambda event: (events.append(event), stop_at("block", 1)(event)))
+    assert [event.data["blocks_done"] for event in events if event.kind == "resumed"] == [2]
+    prune(folder, SMALLER, out=out, resume=False)
+    assert (out / "structure.json").is_file()
+    assert not (out / "masks.safetensors").exists()
+    assert not unfinished(out).exists()
+
+
+def test_what_a_killed_process_left_that_nothing_can_go_on_from_is_not_published(folder, text, tmp_path):
+    out = tmp_path / "out"
+    (unfinished(out) / "model").mkdir(parents=True)
+    (unfinished(out) / "journal.jsonl").write_text("")
+    (unfinished(out) / "model" / "structure.json").write_text("{}")
+    prune(folder, BASE, [text], out=out)
+    assert not (out / "structure.json").exists()
+    assert load_model(out).model is not None
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mixtral", "phi3", "llava"])

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import subprocess
+from contextlib import redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 import torch
+from architectures import make_architecture
 from safetensors.torch import load_file, save_file
 from tiny_models import make_model, random_tokens, save_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -91,6 +96,81 @@ def test_masked_and_ragged_compute_the_same_where_the_repair_is(tokenizer, text,
     masked, ragged = results
     assert [part.kept for part in masked.parts] == [part.kept for part in ragged.parts]
     torch.testing.assert_close(logits_of(masked.model), logits_of(ragged.model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("no_check")
+def test_a_uniform_model_has_as_many_heads_as_its_configuration_allows(tokenizer, text, tmp_path):
+    model = make_model("llama", hidden_size=64, num_attention_heads=8, num_key_value_heads=8)
+    recipe = StructuredRecipe.build(RECIPE | {"mode": "uniform", "params": 0.6})
+    result = prune(model, recipe, [text], tokenizer=tokenizer, out=tmp_path / "out")
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert other.config.num_attention_heads in (1, 2, 4)
+    assert torch.equal(logits_of(other), logits_of(result.model))
+    assert abs(result.parameters.pruned - result.parameters.target) <= 2 * 8 * 3 * 64
+
+
+@pytest.fixture
+def check_here(monkeypatch):
+    """What the fresh process would do, without its seconds."""
+
+    def run_here(command, **_):
+        with redirect_stdout(io.StringIO()) as printed:
+            check.main(*command[3:])
+        return subprocess.CompletedProcess(command, 0, printed.getvalue(), "")
+
+    monkeypatch.setattr(check, "subprocess", SimpleNamespace(run=run_here))
+
+
+@pytest.mark.usefixtures("check_here")
+def test_a_model_in_training_is_compared_without_dropout(tokenizer, text, tmp_path):
+    model = make_model("opt").train()
+    assert model.config.dropout > 0
+    result = prune(model, StructuredRecipe.build(RECIPE), [text], tokenizer=tokenizer, out=tmp_path / "out")
+    assert result.check.difference == 0
+    assert model.training
+
+
+@pytest.mark.usefixtures("check_here")
+@pytest.mark.parametrize("mode", ["ragged", "masked"])
+@pytest.mark.parametrize(
+    ("name", "class_"), [("llava", "AutoModelForImageTextToText"), ("gemma3-vision", "AutoModelForCausalLM")]
+)
+def test_a_model_that_sees_loads_as_one(name, class_, mode, tokenizer, text, tmp_path):
+    source = save_model(tmp_path / "source", make_architecture(name), tokenizer)
+    result = prune(source, StructuredRecipe.build(RECIPE | {"mode": mode}), [text], out=tmp_path / "out")
+    assert result.check.difference == 0
+    assert result.check.loaded_by == ("trim_prune.load" if mode == "ragged" else f"transformers.{class_}")
+    assert torch.equal(logits_of(load(tmp_path / "out")), logits_of(result.model))
+
+
+@pytest.mark.usefixtures("check_here")
+@pytest.mark.parametrize("mode", ["ragged", "uniform", "masked"])
+def test_a_model_of_compiled_blocks_is_written_as_a_plain_one(mode, tokenizer, text, tmp_path):
+    model, recipe = make_model("llama"), StructuredRecipe.build(RECIPE | {"mode": mode})
+    for index, layer in enumerate(model.model.layers):
+        model.model.layers[index] = torch.compile(layer)
+    result = prune(model, recipe, [text], tokenizer=tokenizer, out=tmp_path / "out")
+    plain = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    assert result.check.difference == 0
+    assert torch.equal(logits_of(load(tmp_path / "out")), logits_of(plain.model))
+
+
+def test_a_folder_needs_the_tokenizer_of_a_model_object(tmp_path, leftovers):
+    recipe = StructuredRecipe(params=0.85, heads="magnitude", channels="magnitude", repair="none")
+    with pytest.raises(TrimPruneError, match=r"needs its tokenizer(.|\n)*tokenizer=\.\.\."):
+        prune(make_model("llama"), recipe, out=tmp_path / "out")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_check")
+def test_weights_that_lose_digits_are_told_of(tokenizer, text, tmp_path):
+    source = save_model(tmp_path / "source", make_model("llama"), tokenizer)
+    told = [
+        prune(source, StructuredRecipe.build(RECIPE | {"dtype": dtype}), [text], out=tmp_path / dtype).warnings
+        for dtype in ("float32", "bfloat16")
+    ]
+    assert told[0] == []
+    assert any("stored in torch.float32 and computed in torch.bfloat16" in warning for warning in told[1])
 
 
 @pytest.mark.usefixtures("no_check")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from architectures import make_architecture
 from tiny_models import make_model
 from torch import nn
 
@@ -66,6 +67,12 @@ def test_an_unknown_part_is_refused_with_what_was_looked_for():
     assert "block 1, model.layers.1 (LlamaDecoderLayer)" in str(error.value)
     assert "fc1 with fc2" in error.value.expected
     assert "mlp.shrink" in error.value.got
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen2-moe", "gpt-oss", "deepseek-v3"])
+def test_experts_are_refused_by_that_name(name):
+    with pytest.raises(TrimPruneError, match=r"a block of experts(.|\n)*block \d, model\.layers"):
+        plan.make_plan(make_architecture(name), RECIPE)
 
 
 def test_two_feed_forward_parts_are_refused():

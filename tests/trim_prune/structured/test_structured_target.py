@@ -109,6 +109,38 @@ def test_evenly_every_block_keeps_the_same_multiple(count, share, multiple, bias
         assert abs(removed(counts, limits) - wanted) <= count * 30 * multiple / 2
 
 
+def test_evenly_only_so_many_groups_stay_as_a_configuration_can_say():
+    blocks = blocks_of(2, groups=8, channels=80)
+    limits = limits_of(blocks)
+    wanted = round(0.45 * most(blocks, limits))
+    asked = []
+
+    def can_stay(groups):
+        asked.append(groups)
+        return 8 % groups == 0
+
+    free, bound = divide_evenly(blocks, wanted, limits, 1), divide_evenly(blocks, wanted, limits, 1, can_stay)
+    attention = blocks[0].attention
+    # 3 of 8 groups would go; the channels make up for the fourth.
+    assert (free[attention], bound[attention]) == (3, 4)
+    assert asked == [5, 4]
+    for counts in (free, bound):
+        assert abs(removed(counts, limits) - wanted) <= 2 * 15
+
+
+def test_evenly_a_target_that_no_number_of_groups_meets_is_refused_with_the_numbers():
+    # 9 of 10 channels may go, 270 parameters of a block; without groups no more than that.
+    blocks = blocks_of(2, groups=4, channels=10)
+    with pytest.raises(TrimPruneError, match="no number of KV groups") as error:
+        divide_evenly(blocks, 1400, limits_of(blocks), 1, lambda _: False)
+    assert (error.value.expected, error.value.got) == ("800 parameters stay", "1660 at best")
+    # Of 10 channels no multiple of 16 stays but all of them: nothing would go.
+    with pytest.raises(TrimPruneError, match=r"no number of KV groups(.|\n)*1900 parameters stay(.|\n)*2200 at best"):
+        divide_evenly(blocks, 300, limits_of(blocks), 16, lambda _: False)
+    with pytest.raises(TrimPruneError, match=r"no number of KV groups(.|\n)*900 parameters stay(.|\n)*1000 at best"):
+        divide_evenly(blocks, 1300, limits_of(blocks), 16)
+
+
 @pytest.mark.parametrize("evenly", [True, False])
 def test_a_target_that_would_empty_a_block_is_refused_with_the_numbers(evenly):
     blocks, shares = blocks_of(2, groups=4, channels=40), [Share(1.0)] * 2
@@ -162,6 +194,14 @@ def test_sizes_that_cannot_be_are_refused(family, sizes, message):
         make_plan(make_model(family), recipe)
 
 
+def test_sizes_that_a_configuration_cannot_say_are_refused_before_the_work():
+    # Llama's wants as many heads as divide the hidden size.
+    model = make_model("llama", hidden_size=64, num_attention_heads=8, num_key_value_heads=8)
+    recipe = StructuredRecipe.build({"mode": "uniform", "sizes": {"kv_groups": 3, "channels": 8}})
+    with pytest.raises(TrimPruneError, match=r"LlamaConfig(.|\n)*3 KV groups, 8 channels: .*not a multiple"):
+        make_plan(model, recipe)
+
+
 def test_a_model_out_of_reach_is_refused_before_anything_is_measured():
     model = make_model("llama")
     with pytest.raises(TrimPruneError, match=r"out of reach(.|\n)*at least \d+ of 32032 parameters stay"):
@@ -181,6 +221,8 @@ def test_fewer_tokens_than_a_regression_needs_are_refused(repair, tokens, needed
 
     recipe = {"params": 0.8, "repair": repair, "samples": 1, "seqlen": tokens}
     model = make_model("llama")
+    # Nothing can go from any part, so nothing is regressed.
+    assert prune(model, recipe | {"params": 1.0, "cap": 0.01}, [text], tokenizer=tokenizer).parts == []
     with pytest.raises(TrimPruneError, match=rf"repair '{repair}' needs(.|\n)*{needed}(.|\n)*{tokens} tokens"):
         prune(model, recipe, [text], tokenizer=tokenizer)
     assert count_parameters(model) == 32032

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import make_model, random_tokens
 
 from trim_prune import StructuredRecipe, TrimPruneError, prune
 from trim_prune.models.discover import find_blocks
+from trim_prune.structured import choose, repair
 from trim_prune.structured.parts import find_parts
 
 PARAMS = {"params": 0.8}
@@ -145,6 +148,17 @@ def test_the_smaller_model_can_be_trained(prune_tiny):
     model = prune_tiny("llama", PARAMS).model
     model(input_ids=random_tokens(1, 8)).logits.sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("module", "recipe"), [(choose, {"channels": "obs"}), (repair, {"repair": "full"})])
+def test_a_fallback_is_recorded_and_told_of_once(module, recipe, prune_tiny, monkeypatch):
+    factorise = module.factorise
+    monkeypatch.setattr(
+        module, "factorise", lambda *given: replace(factorise(*given), steps=("damping times 10", "float64"))
+    )
+    found = prune_tiny("llama", PARAMS | {"heads": "none"} | recipe)
+    assert all(part.steps == ("damping times 10", "float64") for part in found.parts)
+    assert found.warnings == ["2 of 2 parts needed a fallback, the last of which was: float64 (2); run.json names them"]
 
 
 def test_nan_in_the_hidden_states_is_refused(tokenizer, text):

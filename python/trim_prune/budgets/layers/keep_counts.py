@@ -9,6 +9,9 @@ from ...models.discover import Linear
 from ...pattern import Keep
 from .exact import require_sparsities
 
+ROUNDING = 1e-9
+"""So near to a whole number of weights of a group is rounding: 3 * (1 - (1 - 1 / 3)) is not 1."""
+
 
 def pattern_keeps(sparsities: Sequence[float], linears: Sequence[Linear], of: int, total: int) -> list[Keep]:
     """What each linear keeps of every ``of`` columns. Linears of a block with one sparsity are one unit, kept alike."""
@@ -35,7 +38,7 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
         ValueError: a sparsity is NaN or infinite.
     """
     require_sparsities(sparsities, len(sizes))
-    wanted = [of * min(max(1 - sparsity, 0.0), 1.0) for sparsity in sparsities]
+    wanted = [_wish(sparsity, of) for sparsity in sparsities]
     counts = [math.floor(wish) for wish in wanted]
     order = sorted(range(len(sizes)), key=lambda unit: (counts[unit] - wanted[unit], unit))
     left = of * (sum(sizes) - total) - sum(size * count for size, count in zip(sizes, counts, strict=True))
@@ -52,3 +55,8 @@ def keep_counts(sparsities: Sequence[float], sizes: Sequence[int], of: int, tota
                 counts[unit] += 1
                 left -= sizes[unit]
     return counts
+
+
+def _wish(sparsity: float, of: int) -> float:
+    wish = of * min(max(1 - sparsity, 0.0), 1.0)
+    return round(wish) if abs(wish - round(wish)) <= ROUNDING else wish

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -10,21 +11,28 @@ from ...models.discover import Linear
 from ...options import TableRule
 from .base import LayerRequest, register_layer_budget
 from .exact import exact_counts
+from .keep_counts import keep_counts
+
+WHOLE = 0.02
+"""So near to a whole number of weights of a group a sparsity means that number: of thirds, say, in three digits."""
 
 
 @register_layer_budget("table")
 def table(request: LayerRequest) -> Sequence[float]:
     """The sparsity of its rule for a linear that one matches; the others share the rest of the target evenly.
 
-    A ruled linear loses round(sparsity * weights) weights. The shares that are returned are whole numbers of weights
-    and meet the target, so that nothing is left to shift or to round. If every linear has a rule, the rules have to
-    meet the target by themselves, within half a weight.
+    A ruled linear loses round(sparsity * weights) weights. The shares that are returned are whole numbers of weights,
+    or of weights of a group with a pattern, and meet the target, so that nothing is left to shift or to round. If every
+    linear has a rule, the rules have to meet the target by themselves, within half a weight.
 
     Raises:
         TrimPruneError: a rule without a linear, two sparsities for one linear, a rule above what the row
-            budget takes, or rules that leave the other linears a sparsity that they cannot have.
+            budget takes or between two patterns, or rules that leave the other linears a sparsity that they cannot
+            have.
     """
-    ruled = _ruled(request.recipe.table, request.linears)
+    pattern = request.recipe.pattern
+    rules = request.recipe.table if pattern is None else [_whole(rule, pattern.of) for rule in request.recipe.table]
+    ruled = _ruled(rules, request.linears)
     _refuse_above_limit(request, ruled)
     rest = [index for index, linear in enumerate(request.linears) if linear not in ruled]
     if not rest:
@@ -41,6 +49,11 @@ def table(request: LayerRequest) -> Sequence[float]:
             got=f"{left} ({left / sum(sizes):.4f}), for a sparsity of {request.sparsity} in the whole",
             fix="lower the sparsities of the rules" if left < 0 else "raise the sparsities of the rules",
         )
+    if pattern is not None:
+        # Half a weight more, since ``left`` comes of a rounded number.
+        keeps = keep_counts([left / sum(sizes)] * len(rest), sizes, pattern.of, left - 0.5)
+        shares = dict(zip(rest, (1 - keep / pattern.of for keep in keeps), strict=True))
+        return [shares[i] if i in shares else ruled[linear].sparsity for i, linear in enumerate(request.linears)]
     for index, count in zip(rest, exact_counts([0.0] * len(rest), sizes, limits, left), strict=True):
         counts[index] = count
     return [count / linear.size for count, linear in zip(counts, request.linears, strict=True)]
@@ -66,6 +79,20 @@ def _ruled(rules: Sequence[TableRule], linears: Sequence[Linear]) -> dict[Linear
                     got=f"{_show(first)}, {_show(rule)}",
                 )
     return ruled
+
+
+def _whole(rule: TableRule, of: int) -> TableRule:
+    """The rule with the sparsity of the pattern that it means; an error for one between two patterns."""
+    kept = of * (1 - rule.sparsity)
+    if abs(kept - round(kept)) > WHOLE:
+        near = [f"{1 - keep / of:g} (keep {keep} of {of})" for keep in (math.ceil(kept), math.floor(kept))]
+        raise TrimPruneError(
+            "a rule of layer budget 'table' is between two patterns",
+            where=_show(rule),
+            expected=f"with groups of {of}: {' or '.join(near)}",
+            got=str(rule.sparsity),
+        )
+    return rule.model_copy(update={"sparsity": 1 - round(kept) / of})
 
 
 def _refuse_above_limit(request: LayerRequest, ruled: dict[Linear, TableRule]) -> None:

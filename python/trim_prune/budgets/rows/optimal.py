@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import trim_kernels
 
+from ...errors import TrimPruneError
 from .base import RowDecision, RowRequest, register_row_budget
 
 if TYPE_CHECKING:
@@ -41,6 +43,18 @@ def optimal(request: RowRequest) -> RowDecision:
 def left_out(name: str, recipe: Recipe) -> bool:
     """Whether the recipe leaves the linear of this name uniform."""
     return any(fnmatchcase(name, pattern) for pattern in recipe.optimal.leave_out)
+
+
+def refuse_unmatched(names: Iterable[str], recipe: Recipe) -> None:
+    """An error for a pattern of ``optimal.leave_out`` that matches none of the linears of these names."""
+    names = list(names)
+    for pattern in recipe.optimal.leave_out:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise TrimPruneError(
+                "a pattern of optimal.leave_out matches no linear",
+                expected=f"a pattern over names such as {names[0]}",
+                got=repr(pattern),
+            )
 
 
 def error_curve(request: RowRequest) -> tuple[Tensor, int]:
