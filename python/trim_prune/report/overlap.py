@@ -6,16 +6,13 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..formats.masks import Overlap
 from .masks import kept_of, masks_of_run
 from .run import Linear
 
 
 def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, float | None]:
-    """By the name of the linear, the weights that both prune as a share of those that either does.
-
-    1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go,
-    or the linear lies otherwise in the files.
-    """
+    """By the name of the linear, its :attr:`Overlap.share`. None: none go, or the linear lies otherwise in the files."""
     found: dict[str, float | None] = {}
     masks = masks_of_run(first), masks_of_run(second)
     for linear in linears:
@@ -25,6 +22,6 @@ def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, floa
 
 
 def overlap(ours: Tensor, theirs: Tensor) -> float | None:
-    """Of what two prunes keep, bool [R, C]."""
-    both, either = int((~(ours | theirs)).sum()), int((~(ours & theirs)).sum())
-    return both / either if either else None
+    """Of what two prunes keep, bool [R, C]: the share of what either prunes that both prune."""
+    first, second, both = (int((~kept).sum()) for kept in (ours, theirs, ours | theirs))
+    return Overlap(ours.numel(), first, second, both).share

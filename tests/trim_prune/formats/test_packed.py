@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from architectures import ARCHITECTURES, make_architecture
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -89,6 +90,28 @@ def test_seventy_percent_take_at_most_37_hundredths_of_the_linears(tokenizer, tm
     assert (linears - saved) / linears <= 0.37
     # Embeddings and head are not packed: of this model they are 6%, and stay as large as they are.
     assert 0.36 < sizes.packed / sizes.dense < 0.41
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt-oss"])
+def test_transposed_weights_and_experts_in_one_tensor_are_packed(architecture, tokenizer, tmp_path):
+    if architecture not in ARCHITECTURES:
+        pytest.skip("this transformers does not know it")
+    source = save_model(tmp_path / "dense", make_architecture(architecture).to(torch.bfloat16), tokenizer)
+    recipe = {"pattern": "keep 1 of 8", "score": "magnitude"} | ARCHITECTURES[architecture].options
+    prune(source, recipe, out=tmp_path / "pruned")
+    pack_model(tmp_path / "pruned", tmp_path / "packed")
+    packed, expected = open_packed(tmp_path / "packed"), open_masks(tmp_path / "pruned")
+    assert packed.contents.version == 2
+    masks = packed.masks()
+    assert masks.keys() == expected.keys()
+    assert (masks.transposed, dict(masks.shapes)) == (expected.transposed, dict(expected.shapes))
+    assert all(torch.equal(masks[name], expected[name]) for name in expected)
+    require_same(
+        trim_prune.load(tmp_path / "packed").state_dict(), trim_prune.load(tmp_path / "pruned").state_dict()
+    )
+    unpack_model(tmp_path / "packed", tmp_path / "back")
+    for file in ("model.safetensors", "masks.safetensors"):
+        assert (tmp_path / "back" / file).read_bytes() == (tmp_path / "pruned" / file).read_bytes()
 
 
 def test_signs_of_zeros_nan_and_kept_zeros_survive(tokenizer, tmp_path):
@@ -203,7 +226,7 @@ def change(folder, **changed):
     ("changed", "message"),
     [
         ({"format": "else"}, "not a file of the format trim-prune-packed"),
-        ({"version": 2}, "has a version that this trim_prune does not read(.|\n)*pip install --upgrade"),
+        ({"version": 3}, "has a version that this trim_prune does not read(.|\n)*pip install --upgrade"),
         ({"tensors": 3}, "damaged(.|\n)*tensors"),
         ({"shards": {"packed-a.safetensors": "a.safetensors"}}, "damaged(.|\n)*without packed-a.safetensors"),
         ({"shards": {"packed-model.safetensors": "../model.safetensors"}}, "damaged(.|\n)*shards"),
