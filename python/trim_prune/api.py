@@ -134,6 +134,8 @@ def prune(
         if run is not None:
             stack.enter_context(_logged(events, run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
+        if run is not None and (missing := missing_packages()):
+            events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
         events.emit("phase", name="load")
         with timings.phase("load"):
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code, run is None or _whole(recipe))
@@ -149,6 +151,8 @@ def prune(
                 None if run is None else run.model,
                 None if out is None else Path(out),
             )
+            if run is not None:
+                _report(run, events)
             events.emit("finish", seconds=timings.seconds)
             return smaller
         stack.enter_context(uncompiled(loaded.model))
@@ -183,11 +187,8 @@ def prune(
                 run.finish(linears)
             with write_errors(run.out):
                 write_layers(result, run.model)
-                if missing := missing_packages():
-                    events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
                 write_run(result, loaded, calibration, str(plan.device), run.model)
-            try_report(run.model, run.out.name, events.warn)
-            events.emit("save", folder=str(run.model))
+            _report(run, events)
         events.emit("finish", seconds=timings.seconds)
     return result
 
@@ -214,6 +215,11 @@ def _readers(recipe: AnyRecipe) -> str:
 def _whole(recipe: AnyRecipe) -> bool:
     """Whether a recipe needs the model in memory as a whole."""
     return isinstance(recipe, StructuredRecipe)
+
+
+def _report(run: Run, events: Events) -> None:
+    try_report(run.model, run.out.name, events.warn)
+    events.emit("save", folder=str(run.model))
 
 
 @contextmanager

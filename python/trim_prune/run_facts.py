@@ -166,6 +166,7 @@ class _Check(_Open):
 
 class _StructuredRun(_Run):
     recipe: _StructuredRecipe
+    units: list[dict[str, int]] = []
     parameters: _Parameters
     parts: list[_Part]
     cosines: list[float] | None

@@ -12,7 +12,7 @@ from .run import Linear
 
 
 def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, float | None]:
-    """By the name of the linear, its :attr:`Overlap.share`. None: none go, or the linear lies otherwise in the files."""
+    """By the name of the linear, its :attr:`Overlap.share`. None: none go, or files hold it otherwise."""
     found: dict[str, float | None] = {}
     masks = masks_of_run(first), masks_of_run(second)
     for linear in linears:

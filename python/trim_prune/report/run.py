@@ -33,6 +33,11 @@ class Run:
         return dict(self.facts["recipe"])
 
     @property
+    def structured(self) -> bool:
+        """Whether whole heads and channels went, and not single weights."""
+        return "parts" in self.facts
+
+    @property
     def linears(self) -> list[Linear]:
         """What is known of each linear, in the order of the blocks."""
         return list(self.facts["linears"])

@@ -106,9 +106,7 @@ def test_transposed_weights_and_experts_in_one_tensor_are_packed(architecture, t
     assert masks.keys() == expected.keys()
     assert (masks.transposed, dict(masks.shapes)) == (expected.transposed, dict(expected.shapes))
     assert all(torch.equal(masks[name], expected[name]) for name in expected)
-    require_same(
-        trim_prune.load(tmp_path / "packed").state_dict(), trim_prune.load(tmp_path / "pruned").state_dict()
-    )
+    require_same(trim_prune.load(tmp_path / "packed").state_dict(), trim_prune.load(tmp_path / "pruned").state_dict())
     unpack_model(tmp_path / "packed", tmp_path / "back")
     for file in ("model.safetensors", "masks.safetensors"):
         assert (tmp_path / "back" / file).read_bytes() == (tmp_path / "pruned" / file).read_bytes()
