@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import TrimPruneError
 from ..evaluation.protocol import differences, shared
+from .masks import masks_of_run, matrices
 from .overlap import overlaps
 from .run import Run, mean_of, read_run, share
 from .structured import derive_structured
@@ -45,7 +46,7 @@ def _block_of(run: Run) -> dict[str, int]:
     if run.structured:
         blocks = derive_structured(run)["blocks"]
         return {part_name(block["block"], kind): block["block"] for block in blocks for kind in block["parts"]}
-    return {linear["name"]: linear["block"] for linear in run.linears}
+    return {linear["name"]: linear["block"] for linear in matrices(masks_of_run(run.folder), run.linears)}
 
 
 def _overlaps(first: Run, other: Run) -> dict[str, float | None]:
