@@ -95,6 +95,12 @@ def test_what_is_missing_is_named_with_the_version_that_wrote_it(run_folder):
         write_report(folder)
 
 
+def test_a_packed_folder_is_told_from_one_without_masks(run_folder, tmp_path):
+    pack_model(run_folder("trim"), tmp_path / "packed")
+    with pytest.raises(TrimPruneError, match=r"the model folder is packed(.|\n)*trim-prune unpack"):
+        write_report(tmp_path / "packed")
+
+
 def test_a_structured_run_is_none_to_go_on_from(run_folder, llama_folder, tmp_path):
     folder = run_folder("ragged")
     with pytest.raises(TrimPruneError, match="the earlier run took whole heads and channels"):
