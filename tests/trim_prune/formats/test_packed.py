@@ -180,14 +180,16 @@ def test_places_are_used_where_they_take_fewer_bits():
     assert are_smaller(Keep(3, 16))
 
 
-def test_the_golden_files_are_read_and_written_as_ever(tokenizer, tmp_path):
-    """Packed in version 1; should this fail, raise the version and keep reading 1."""
-    expected = load_file(GOLDEN / "dense/model.safetensors")
-    got = dict(open_packed(GOLDEN / "packed").tensors("packed-model.safetensors"))
-    require_same(got, expected)
-    pack_model(GOLDEN / "dense", tmp_path / "packed")
+@pytest.mark.parametrize(("suffix", "version"), [("", 1), ("-2", 2)])
+def test_the_golden_files_are_read_and_written_as_ever(suffix, version, tmp_path):
+    """Should this fail, raise the version, and keep reading those before it."""
+    dense, packed = (GOLDEN / f"{name}{suffix}" for name in ("dense", "packed"))
+    assert open_packed(packed).contents.version == version
+    got = dict(open_packed(packed).tensors("packed-model.safetensors"))
+    require_same(got, load_file(dense / "model.safetensors"))
+    pack_model(dense, tmp_path / "packed")
     for name in ("packed.json", "packed-model.safetensors"):
-        assert (tmp_path / "packed" / name).read_bytes() == (GOLDEN / "packed" / name).read_bytes()
+        assert (tmp_path / "packed" / name).read_bytes() == (packed / name).read_bytes()
 
 
 def test_pruned_weights_that_are_not_zero_are_not_thrown_away(tokenizer, tmp_path):

@@ -103,6 +103,7 @@ def run(llama_folder):
             recipe=recipe,
             num_calibration_samples=SEQUENCES,
             max_seq_length=16,
+            shuffle_calibration_samples=False,
             **options,
         )
         return {name: linear.weight.detach() for name, linear in linears_of(model, "llama").items()}
@@ -156,6 +157,17 @@ def test_any_recipe_of_ours_is_a_modifier(name, run):
     assert {linear.name: linear.prune_count for linear in modifier.linears} == {
         name: int((weight == 0).sum()) for name, weight in weights.items()
     }
+
+
+def test_what_is_quantized_afterwards_keeps_the_zeros(run):
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+
+    from trim_prune.integrations.llmcompressor_modifier import TrimPruneModifier
+
+    modifier = TrimPruneModifier(recipe={"preset": "wanda", "sparsity": 0.5})
+    quantize = QuantizationModifier(targets=["Linear"], ignore=["lm_head"], scheme="W8A16")
+    weights = run([modifier, quantize])
+    assert sum(int((weight == 0).sum()) for weight in weights.values()) == modifier.sparsity.pruned
 
 
 def test_a_recipe_of_theirs_in_yaml_names_it(run):
