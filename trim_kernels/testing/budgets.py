@@ -52,7 +52,7 @@ def check_row_budget(budget: RowBudget, row_limit: Callable[[int], int] = lambda
     for case, weight, inputs in cases(LINEARS - {"huge"}):
         rows, columns = weight.shape
         most = rows * row_limit(columns)
-        for count in sorted({0, 1, most // 2, most}):
+        for count in sorted({0, min(1, most), most // 2, most}):
             try:
                 _check_row_budget(budget, weight, inputs, count, row_limit(columns))
             except ValueError as error:
