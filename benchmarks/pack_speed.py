@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from benchmarks.tables import columns
 from trim_prune.formats.convert import pack_model, unpack_model
@@ -34,7 +35,9 @@ def make_folder(folder: Path, size: int, sparsity: float) -> int:
     """A folder with at least that many bytes of pruned weights; returns how many there are."""
     folder.mkdir()
     generator = torch.Generator().manual_seed(0)
-    weights, kept, made = {}, {}, 0
+    weights: dict[str, Tensor] = {}
+    kept: dict[str, Tensor] = {}
+    made = 0
     while made < size:
         rows, width = SHAPES[len(weights) % len(SHAPES)]
         name = f"model.layers.{len(weights)}.linear.weight"

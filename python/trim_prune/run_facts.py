@@ -215,7 +215,7 @@ def complete_result(result: Mapping[str, Any], where: Path) -> Facts:
     Raises:
         TrimPruneError: it does not say enough.
     """
-    return _validated(_Result, result, where) | result
+    return {**_validated(_Result, result, where), **result}
 
 
 def _validated(kind: type[BaseModel], values: Mapping[str, Any], where: Path) -> Facts:

@@ -68,7 +68,7 @@ class TrimPruneModifier(Modifier):  # type: ignore[misc]
         """The exact counts; None until the model is pruned."""
         return self._sparsity
 
-    def on_initialize(self, state: Any, **_: Any) -> bool:
+    def on_initialize(self, state: Any, **__: Any) -> bool:
         """Prune the model of the session."""
         recipe = _checked(Recipe.build(self.recipe))
         plan = make_plan(state.model, recipe)
