@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,17 +140,24 @@ def _patterns(source: Path) -> dict[str, Keep]:
 def _pack_shard(
     file: Any, names: Mapping[str, str], masks: Masks, patterns: Mapping[str, Keep], *, always: bool
 ) -> tuple[dict[str, Tensor], dict[str, PackedTensor]]:
+    """Several tensors at a time: what is read from the file, counted and moved of one does not wait for another."""
     tensors: dict[str, Tensor] = {}
     packed: dict[str, PackedTensor] = {}
-    for name in file.keys():  # noqa: SIM118 - not a dict
+
+    def pack_one(name: str) -> tuple[dict[str, Tensor], PackedTensor | None]:
         weight = file.get_tensor(name)
         own = _packed(name, weight, masks, names[name], patterns) if name in names else None
-        if own is not None and (always or sum(part.nbytes for part in own.values()) < weight.nbytes):
-            tensors |= own
-            layout = "mask" if name + MASK in own else str(patterns[names[name]])
-            packed[name] = PackedTensor(weight=names[name], shape=tuple(weight.shape), layout=layout)
-        else:
-            tensors[name] = weight
+        if own is None or not (always or sum(part.nbytes for part in own.values()) < weight.nbytes):
+            return {name: weight}, None
+        layout = "mask" if name + MASK in own else str(patterns[names[name]])
+        return own, PackedTensor(weight=names[name], shape=tuple(weight.shape), layout=layout)
+
+    keys = list(file.keys())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for name, (parts, how) in zip(keys, pool.map(pack_one, keys), strict=True):
+            tensors |= parts
+            if how is not None:
+                packed[name] = how
     return tensors, packed
 
 

@@ -165,7 +165,7 @@ def test_what_is_quantized_afterwards_keeps_the_zeros(run):
     from trim_prune.integrations.llmcompressor_modifier import TrimPruneModifier
 
     modifier = TrimPruneModifier(recipe={"preset": "wanda", "sparsity": 0.5})
-    quantize = QuantizationModifier(targets=["Linear"], ignore=["lm_head"], scheme="W8A16")
+    quantize = QuantizationModifier(targets=["Linear"], ignore=["lm_head"], scheme="W8A8")
     weights = run([modifier, quantize])
     assert sum(int((weight == 0).sum()) for weight in weights.values()) == modifier.sparsity.pruned
 
