@@ -15,7 +15,6 @@ from tiny_models import linears_of, make_model, save_model
 from trim_kernels import pack_bits, unpack_bits
 from trim_prune import TrimPruneError, prune
 from trim_prune.formats.apply import apply_masks
-from trim_prune.formats.convert import pack_model
 from trim_prune.formats.foreign import open_script_masks
 from trim_prune.formats.masks import export_masks, intersect, masks_of, open_mask_file, overlap
 from trim_prune.formats.sources import open_masks
@@ -80,9 +79,6 @@ def test_masks_of_a_model_with_transposed_weights_are_applied(tokenizer, tmp_pat
     zeros, masks = open_masks(tmp_path / "pruned"), open_masks(tmp_path / "applied")
     assert zeros.transposed == masks.transposed == set(masks)
     assert all(torch.equal(zeros[name_], masks[name_]) for name_ in masks)
-    with pytest.raises(TrimPruneError, match="packed checkpoints are of weights"):
-        pack_model(tmp_path / "applied", tmp_path / "packed")
-    assert not (tmp_path / "packed").exists()
 
 
 def test_numpy_reads_its_form_without_us(tmp_path):
