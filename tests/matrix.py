@@ -47,16 +47,20 @@ def python_of(name: str, packages: list[str]) -> Path:
     return python
 
 
+def environment() -> dict[str, str]:
+    """Variables with which a command sees the packages of this repository."""
+    return os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'python'}"}
+
+
 def main() -> int:
     failed = []
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'python'}"}
     for name, packages in {"oldest": [oldest(package) for package in DIFFERENT], "newest": list(DIFFERENT)}.items():
         python = python_of(name, packages)
         subprocess.run(
             [str(python), "-c", "import transformers; print('transformers', transformers.__version__)"], check=True
         )
         done = subprocess.run(
-            [str(python), "-m", "pytest", "-q", *sys.argv[1:], *TESTS], cwd=ROOT, env=environment, check=False
+            [str(python), "-m", "pytest", "-q", *sys.argv[1:], *TESTS], cwd=ROOT, env=environment(), check=False
         )
         failed += [name] if done.returncode else []
     print("failed: " + ", ".join(failed) if failed else "both pass")

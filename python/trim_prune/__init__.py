@@ -13,7 +13,7 @@ from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .loading import load
 from .models.load import load_model
-from .one_linear import score_linear, solve_linear
+from .one_linear import count_linear, divide_linears, score_linear, solve_linear
 from .options import (
     AlphaPruningOptions,
     AlpsOptions,
@@ -62,7 +62,9 @@ __all__ = [
     "TrimOptions",
     "TrimPruneError",
     "__version__",
+    "count_linear",
     "describe",
+    "divide_linears",
     "evaluate",
     "keep_zeros",
     "load",

@@ -136,6 +136,8 @@ def prune(
                 run.require_empty()
             stack.enter_context(_logged(events, run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
+        if run is not None and (missing := missing_packages()):
+            events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
         events.emit("phase", name="load")
         with timings.phase("load"):
             loaded = _load(model, tokenizer, recipe, gguf, trust_remote_code, run is None or _whole(recipe))
@@ -152,6 +154,8 @@ def prune(
                 None if run is None else run.model,
                 None if out is None else Path(out),
             )
+            if run is not None:
+                _report(run, events)
             events.emit("finish", seconds=timings.seconds)
             return smaller
         with timings.phase("plan"):
@@ -185,11 +189,8 @@ def prune(
                 run.finish(linears)
             with write_errors(run.out):
                 write_layers(result, run.model)
-                if missing := missing_packages():
-                    events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
                 write_run(result, loaded, calibration, str(plan.device), run.model)
-            try_report(run.model, run.out.name, events.warn)
-            events.emit("save", folder=str(run.model))
+            _report(run, events)
         events.emit("finish", seconds=timings.seconds)
     return result
 
@@ -216,6 +217,11 @@ def _readers(recipe: AnyRecipe) -> str:
 def _whole(recipe: AnyRecipe) -> bool:
     """Whether a recipe needs the model in memory as a whole."""
     return isinstance(recipe, StructuredRecipe)
+
+
+def _report(run: Run, events: Events) -> None:
+    try_report(run.model, run.out.name, events.warn)
+    events.emit("save", folder=str(run.model))
 
 
 @contextmanager

@@ -22,7 +22,9 @@ METHODS = {
 class Callback:
     """What follows a run: override what is of use. Each method gets the facts of an event, plain values as in JSON.
 
-    A callback sees and does not steer. What it raises ends the run, and nothing is written then.
+    A callback sees and does not steer. What it raises ends the run, and nothing is written then. A run that goes on
+    after one that stopped tells of what it does itself; a structured prune of ends of blocks and of what is saved only.
+    ``trim_kernels.testing.check_callback`` says what a callback owes.
     """
 
     def on_plan(self, facts: Mapping[str, Any]) -> None:
@@ -35,7 +37,7 @@ class Callback:
         """Of each linear of a block that is done: what run.json says of it."""
 
     def on_block_end(self, facts: Mapping[str, Any]) -> None:
-        """After the linears of a block: ``block``, ``blocks``, ``seconds`` and mean qualities."""
+        """After the linears of a block: ``block``, ``blocks``, ``seconds`` and mean qualities (or ``parts``)."""
 
     def on_save(self, facts: Mapping[str, Any]) -> None:
         """When all files are written: ``folder``, which takes the name of the output after this; files may be added."""

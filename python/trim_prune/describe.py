@@ -154,7 +154,7 @@ def report(description: Description) -> str:
         head.append(("refused", "more than 1% of the blocks is uncovered: prune asks for --allow-uncovered"))
     lines = [f"{label:<9}  {text}" for label, text in head]
     for kind in description.blocks:
-        lines += ["", f"{len(kind.blocks)} x {kind.kind}: block {_ranges(kind.blocks)}"]
+        lines += ["", f"{len(kind.blocks)} x {kind.kind}: block {ranges(kind.blocks)}"]
         rows = [("linear", "outputs", "inputs", "type", "input"), *map(_row, kind.linears)]
         widths = [max(len(row[column]) for row in rows) for column in range(5)]
         lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -168,7 +168,7 @@ def _row(linear: LinearKind) -> tuple[str, str, str, str, str]:
     return name, str(rows), str(columns), linear.dtype + (", transposed" if linear.transposed else ""), source
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int]) -> str:
     """0-3, 5, 7-8."""
     parts: list[list[int]] = []
     for number in numbers:

@@ -25,6 +25,7 @@ class KeptZeros:
 
     def __init__(self, model: nn.Module, masks: Masks) -> None:
         self.model, self.masks = model, masks
+        self._names: dict[str, str] = {}
         self._pruned: dict[str, tuple[object, Tensor]] = {}
 
     @torch.no_grad()
@@ -65,14 +66,18 @@ class KeptZeros:
 
     def _parameters(self) -> dict[str, nn.Parameter]:
         found = {_plain(name): parameter for name, parameter in self.model.named_parameters()}
-        missing = [name for name in self.masks if name not in found]
+        for name in self.masks:
+            if name not in self._names and (own := _name_in(found, name)) is not None:
+                self._names[name] = own
+        missing = [name for name in self.masks if name not in self._names]
         if missing:
             raise TrimPruneError(
                 "the masks name weights that the model has not",
                 got=", ".join(missing[:4]) + (", ..." if len(missing) > 4 else ""),
-                fix="give the masks of this model; merge or unload adapters first",
+                fix="give the masks of this model; merge or unload adapters first; where transformers renames or joins "
+                "the tensors of the files, leave masks out: zeros tell what is pruned",
             )
-        return {name: found[name] for name in self.masks}
+        return {name: found[self._names[name]] for name in self.masks}
 
     def _local(self, name: str, parameter: nn.Parameter) -> tuple[Tensor, Tensor]:
         """The part of a parameter that is here, and the mask of what is pruned in it."""
@@ -115,8 +120,9 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
 
     Args:
         model: in the state that it is trained in; if it is to be sharded without masks given, before that.
-        masks: what stays, by weight name: of :func:`trim_prune.formats.sources.open_masks`, or bool [R, C]; by default
-            what is not zero in the linears of the blocks now.
+        masks: what stays, by weight name, in the model or in its files (of which those of the bare model lack a
+            prefix): of :func:`trim_prune.formats.sources.open_masks`, or bool [R, C]; by default what is not zero in
+            the linears of the blocks now.
 
     Raises:
         TrimPruneError: later, if the masks do not fit the model.
@@ -128,6 +134,14 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
             for linear in block.linears
         }
     return KeptZeros(model, masks if isinstance(masks, Masks) else masks_of(masks, "the masks"))
+
+
+def _name_in(parameters: Mapping[str, nn.Parameter], name: str) -> str | None:
+    """The name of the parameter that a mask is of: one may have a prefix that the other lacks."""
+    if name in parameters:
+        return name
+    close = [own for own in parameters if own.endswith(f".{name}") or name.endswith(f".{own}")]
+    return close[0] if len(close) == 1 else None
 
 
 def _plain(name: str) -> str:

@@ -16,8 +16,11 @@ SOURCE = Path(__file__).parents[1] / "example_plugin"
 CONTRACT = """
 from functools import partial
 from trim_kernels import testing
-from trim_prune import Recipe, score_linear
+from trim_prune import Recipe, count_linear, score_linear
+from trim_prune.callbacks import CALLBACKS
 testing.check_score(partial(score_linear, Recipe(sparsity=0.5, score="example-root")))
+testing.check_row_budget(partial(count_linear, Recipe(sparsity=0.5, rows="example-slope")))
+testing.check_callback(CALLBACKS.get("example-table"))
 """
 
 
@@ -48,7 +51,7 @@ def test_a_run_finds_all_it_brings_by_their_names(installed, llama_folder, text_
     assert sum(int(line["pruned"]) for line in lines) == round(0.5 * total)
 
 
-def test_its_score_passes_the_contract(installed):
+def test_all_it_brings_passes_the_contract(installed):
     environment = os.environ | {"PYTHONPATH": installed}
     done = subprocess.run(
         [sys.executable, "-c", CONTRACT], env=environment, capture_output=True, text=True, check=False

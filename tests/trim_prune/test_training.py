@@ -52,15 +52,15 @@ def test_training_changes_what_is_kept_and_nothing_else(pruned):
     assert zeros.check() == pytest.approx(float(pruned_weights / all_weights)) == pytest.approx(0.6, abs=1e-4)
 
 
-def test_masks_given_count_and_not_zeros(pruned):
-    kept = {"model.layers.0.mlp.up_proj.weight": torch.rand(48, 32) < 0.5}
-    zeros = keep_zeros(pruned, kept)
+@pytest.mark.parametrize("prefix", ["model.", ""], ids=["named as in the model", "as in files of the bare model"])
+def test_masks_given_count_and_not_zeros(prefix, pruned):
+    kept = torch.rand(48, 32) < 0.5
+    zeros = keep_zeros(pruned, {f"{prefix}layers.0.mlp.up_proj.weight": kept})
     with pytest.raises(TrimPruneError, match=r"pruned weights are not zero any more(.|\n)*\d+ weights"):
         zeros.check()
     zeros.apply()
-    weight = pruned.model.layers[0].mlp.up_proj.weight
-    assert not weight[~kept["model.layers.0.mlp.up_proj.weight"]].any()
-    assert zeros.check() == pytest.approx(float((~kept["model.layers.0.mlp.up_proj.weight"]).float().mean()))
+    assert not pruned.model.layers[0].mlp.up_proj.weight[~kept].any()
+    assert zeros.check() == pytest.approx(float((~kept).float().mean()))
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, torch.nn.DataParallel], ids=["compiled", "in a module"])

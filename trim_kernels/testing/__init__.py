@@ -9,10 +9,13 @@ A backend is right when every check here passes on every matrix here::
             weight = testing.nasty_matrix(matrix, dtype)
             testing.check_row_mask("cpu", weight, weight.shape[1] // 2)
 
-A plug-in is right when :func:`check_score` or :func:`check_solver` passes.
+A plug-in is right when :func:`check_score`, :func:`check_row_budget`, :func:`check_layer_budget`,
+:func:`check_solver` or :func:`check_callback` passes.
 """
 
 from trim_kernels.testing.brute_force import nm_kept, pruning_order
+from trim_kernels.testing.budgets import check_layer_budget, check_row_budget
+from trim_kernels.testing.callbacks import check_callback
 from trim_kernels.testing.contract import (
     check_allocate_rows,
     check_column_sqnorm,
@@ -48,14 +51,17 @@ __all__ = [
     "MATRICES",
     "SCORINGS",
     "check_allocate_rows",
+    "check_callback",
     "check_column_sqnorm",
     "check_gram",
+    "check_layer_budget",
     "check_nm_mask",
     "check_nm_rank",
     "check_obs_update",
     "check_pack_values",
     "check_prune_nm",
     "check_prune_rows",
+    "check_row_budget",
     "check_row_error_curve",
     "check_row_mask",
     "check_row_order",

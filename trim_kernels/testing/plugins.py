@@ -36,7 +36,7 @@ def check_score(score: Callable[[Tensor, Tensor], Importance]) -> None:
     Raises:
         AssertionError: what is wrong, and in which case.
     """
-    for case, weight, inputs in _cases(LINEARS):
+    for case, weight, inputs in cases(LINEARS):
         try:
             _check_score(score, weight, inputs)
         except ValueError as error:
@@ -53,22 +53,24 @@ def check_solver(solve: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     Raises:
         AssertionError: what is wrong, and in which case.
     """
-    for case, weight, inputs in _cases(LINEARS - {"huge"}):
+    for case, weight, inputs in cases(LINEARS - {"huge"}):
         try:
             _check_solver(solve, weight, inputs)
         except ValueError as error:
             raise AssertionError(f"solver on {case}: {error}") from error
 
 
-def _cases(matrices: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
+def cases(matrices: Collection[str]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Some of the named matrices in every dtype, each with inputs: the case in words, weight, inputs."""
     for matrix in sorted(matrices):
         for dtype_name, dtype in DTYPES.items():
             weight = nasty_matrix(matrix, dtype)
-            for inputs_name, inputs in _inputs(weight).items():
+            for inputs_name, inputs in some_inputs(weight).items():
                 yield f"{matrix} in {dtype_name}, {inputs_name}", weight, inputs
 
 
-def _inputs(weight: Tensor) -> dict[str, Tensor]:
+def some_inputs(weight: Tensor) -> dict[str, Tensor]:
+    """Inputs [sequences, tokens, C] of a weight, by what they are: of one column zero, or of all."""
     columns = weight.shape[1]
     normal = torch.randn(SEQUENCES, TOKENS, columns, generator=torch.Generator().manual_seed(columns)).to(weight.dtype)
     dead = normal.clone()

@@ -12,7 +12,7 @@ from rich.table import Table
 from ..events import to_json
 from ..files import write_atomically
 from ..report.compare import compare_runs
-from ..report.compare_page import RUN_COLUMNS, compare_page, run_rows
+from ..report.compare_page import compare_page, run_columns, run_rows
 from ..report.write import require_report
 
 
@@ -27,8 +27,9 @@ def compare(
 
     trim-prune compare wanda trim --out compare.html
 
-    The overlap of a mask is with that of the first run: the weights that both prune, as a share of those that either
-    does. Perplexities are compared only where both were measured by one protocol; otherwise what differs is named.
+    The overlap is with the first run: the weights that both prune, as a share of those that either does; where whole
+    heads and channels went, the units. Perplexities are compared only where both were measured by one protocol;
+    otherwise what differs is named.
     """
     if out is not None:
         require_report()
@@ -39,7 +40,7 @@ def compare(
         print(to_json(comparison))
         return
     table = Table(box=None, pad_edge=False)
-    for name, numeric in RUN_COLUMNS:
+    for name, numeric in run_columns(comparison):
         table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for row in run_rows(comparison):
         table.add_row(*row)

@@ -66,11 +66,13 @@ def apply(
 
 @masks.command()
 def diff(first: Source, second: Source) -> None:
-    """Show how far two masks agree, linear by linear: what each keeps, what both keep, intersection over union.
+    """Show how far two masks agree, linear by linear: what each prunes, what both prune, and their overlap.
 
     [bold]Example[/bold]
 
     trim-prune masks diff pruned-wanda pruned-trim
+
+    The overlap is the share of what either prunes that both prune, as in compare: 1 for the same weights.
     """
     quiet_libraries()
     _print_overlaps(open_masks(first), open_masks(second))
@@ -102,7 +104,7 @@ def _print_written(out: Path, found: Masks) -> None:
 
 
 def _print_overlaps(first: Masks, second: Masks) -> None:
-    table = Table("linear", "first keeps", "second keeps", "both keep", "overlap", box=None, pad_edge=False)
+    table = Table("linear", "first prunes", "second prunes", "both prune", "overlap", box=None, pad_edge=False)
     total = Overlap(0, 0, 0, 0)
     names = common_names([first, second])
     for name in names:
@@ -120,4 +122,4 @@ def _print_overlaps(first: Masks, second: Masks) -> None:
 
 def _cells(found: Overlap) -> list[str]:
     shares = (count / found.weights for count in (found.first, found.second, found.both))
-    return [*(f"{share:.4f}" for share in shares), f"{found.share:.4f}"]
+    return [*(f"{share:.4f}" for share in shares), "—" if found.share is None else f"{found.share:.4f}"]

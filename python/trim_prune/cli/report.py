@@ -20,8 +20,8 @@ def report(
 
     trim-prune report pruned
 
-    Writes report.html, report.json and the model card README.md from run.json and masks.safetensors. A README.md that
-    somebody wrote or changed stays as it is.
+    Writes report.html, report.json and the model card README.md from run.json and the files of the model. A README.md
+    that somebody wrote or changed stays as it is.
     """
     require_report()
     for folder in folders:

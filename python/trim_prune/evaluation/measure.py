@@ -11,6 +11,7 @@ from ..calibration.text import TextSource, open_text
 from ..errors import TrimPruneError
 from ..models.device import choose_device
 from ..models.load import load_model
+from ..run_facts import read_facts
 from ..runfile import RUN_FILE, add_evaluations
 from .perplexity import perplexity
 from .protocol import evaluation
@@ -98,8 +99,9 @@ def keep(folder: Path, evaluations: list[dict[str, Any]], warn: Callable[[str], 
     if not (folder / RUN_FILE).is_file():
         return False
     try:
+        read_facts(folder)  # not into a file that nothing of ours can read
         add_evaluations(folder, evaluations)
-    except (OSError, ValueError) as error:
+    except (OSError, TrimPruneError) as error:
         warn(f"the results are not kept in {folder / RUN_FILE}: {error}")
         return False
     try_report(folder, folder.absolute().name, warn)

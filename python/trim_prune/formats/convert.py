@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ..runfile import RUN_FILE
 from .files import open_tensors
 from .indices import are_smaller, pack_indices, unpack_indices
 from .linears import dense_folder, linear_shapes, names_in, read_stored
-from .masks import MASK_FILE, Masks, open_mask_file, pack, require_matrices, save_masks
+from .masks import MASK_FILE, Masks, open_mask_file, pack, save_masks
 from .packed import INDICES, MASK, VALUES, Contents, PackedTensor, open_packed
 
 PACKED_INDEX = "packed.index.json"
@@ -53,17 +54,18 @@ def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
     protect_inputs(out, {"model": source})
     source = dense_folder(source)
     masks, patterns = _masks_to_pack(source), _patterns(source)
-    require_matrices(masks, "packed checkpoints are of")
     names = {stored: weight for weight, stored in names_in(source, masks).items()}
-    contents = Contents(masks=(source / MASK_FILE).is_file(), shards={}, tensors={})
+    always = (source / MASK_FILE).is_file()
+    shards: dict[str, str] = {}
+    contents: dict[str, PackedTensor] = {}
     sizes = Sizes(0, 0)
     with output_folder(out) as folder, write_errors(out):
         for shard in tensor_names(source):
-            contents.shards[f"packed-{shard}"] = shard
+            shards[f"packed-{shard}"] = shard
             with open_tensors(source / shard) as file:
                 metadata = file.metadata()
-                tensors, packed = _pack_shard(file, names, masks, patterns, always=contents.masks)
-            contents.tensors.update(packed)
+                tensors, packed = _pack_shard(file, names, masks, patterns, always=always)
+            contents |= packed
             save_file(tensors, folder / f"packed-{shard}", metadata)
             sizes = Sizes(
                 sizes.dense + (source / shard).stat().st_size,
@@ -72,7 +74,8 @@ def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
         _copy_beside(source, folder)
         if (source / INDEX_FILE).is_file():
             shutil.copyfile(source / INDEX_FILE, folder / PACKED_INDEX)
-        (folder / PACKED_FILE).write_text(contents.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        text = _contents(always, shards, contents, masks.transposed).json_text()
+        (folder / PACKED_FILE).write_text(text, encoding="utf-8")
     return sizes
 
 
@@ -97,6 +100,14 @@ def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
     return sizes
 
 
+def _contents(
+    masks: bool, shards: dict[str, str], tensors: dict[str, PackedTensor], transposed: frozenset[str]
+) -> Contents:
+    turned = tuple(name for name, packed in tensors.items() if packed.weight in transposed)
+    plain = not turned and all(len(packed.shape) == 2 for packed in tensors.values())
+    return Contents(version=1 if plain else 2, masks=masks, shards=shards, tensors=tensors, transposed=turned)
+
+
 def _masks_to_pack(source: Path) -> Masks:
     if (source / MASK_FILE).is_file():
         return open_mask_file(source / MASK_FILE)
@@ -109,11 +120,14 @@ def _patterns(source: Path) -> dict[str, Keep]:
     """The pattern of each weight that run.json gives one, where its places take fewer bits than a mask."""
     if not (source / RUN_FILE).is_file():
         return {}
-    run = json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
-    # Runs of before weights had names of their own in it.
-    layouts = {
-        linear.get("weight", f"{linear['name']}.weight"): linear.get("pattern") for linear in run.get("linears", [])
-    }
+    try:
+        run = json.loads((source / RUN_FILE).read_text(encoding="utf-8"))
+        # Earlier versions gave parameters no names of their own in it.
+        layouts = {
+            linear.get("weight", f"{linear['name']}.weight"): linear.get("pattern") for linear in run.get("linears", [])
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}  # the file of another program
     return {
         name: pattern
         for name, layout in layouts.items()
@@ -126,17 +140,24 @@ def _patterns(source: Path) -> dict[str, Keep]:
 def _pack_shard(
     file: Any, names: Mapping[str, str], masks: Masks, patterns: Mapping[str, Keep], *, always: bool
 ) -> tuple[dict[str, Tensor], dict[str, PackedTensor]]:
+    """Several tensors at a time: what is read from the file, counted and moved of one does not wait for another."""
     tensors: dict[str, Tensor] = {}
     packed: dict[str, PackedTensor] = {}
-    for name in file.keys():  # noqa: SIM118 - not a dict
+
+    def pack_one(name: str) -> tuple[dict[str, Tensor], PackedTensor | None]:
         weight = file.get_tensor(name)
         own = _packed(name, weight, masks, names[name], patterns) if name in names else None
-        if own is not None and (always or sum(part.nbytes for part in own.values()) < weight.nbytes):
-            tensors |= own
-            layout = "mask" if name + MASK in own else str(patterns[names[name]])
-            packed[name] = PackedTensor(weight=names[name], shape=(weight.shape[0], weight.shape[1]), layout=layout)
-        else:
-            tensors[name] = weight
+        if own is None or not (always or sum(part.nbytes for part in own.values()) < weight.nbytes):
+            return {name: weight}, None
+        layout = "mask" if name + MASK in own else str(patterns[names[name]])
+        return own, PackedTensor(weight=names[name], shape=tuple(weight.shape), layout=layout)
+
+    keys = list(file.keys())
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for name, (parts, how) in zip(keys, pool.map(pack_one, keys), strict=True):
+            tensors |= parts
+            if how is not None:
+                packed[name] = how
     return tensors, packed
 
 
@@ -151,7 +172,8 @@ def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[
         )
     masks.require_fit(of, weight)
     bits = masks[of]
-    values = pack_values(weight, bits)
+    rows, columns = weight.flatten(0, -2), weight.shape[-1]
+    values = pack_values(rows, bits.flatten(0, -2))
     lost = int(torch.count_nonzero(_bits(weight)) - torch.count_nonzero(_bits(values)))
     if lost:
         raise TrimPruneError(
@@ -160,7 +182,7 @@ def _packed(name: str, weight: Tensor, masks: Masks, of: str, patterns: Mapping[
             got=f"{lost} of {weight.numel()}",
             fix="trim-prune masks apply, which makes them so, and pack its output",
         )
-    indices = _indices(unpack_bits(bits, weight.shape[1]), patterns[of]) if of in patterns else None
+    indices = _indices(unpack_bits(bits.flatten(0, -2), columns), patterns[of]) if of in patterns else None
     where = {name + MASK: bits} if indices is None else {name + INDICES: indices}
     return {name + VALUES: values, **where}
 

@@ -14,24 +14,30 @@ from torch import Tensor
 from trim_kernels import pack_bits
 
 from ..errors import TrimPruneError
-from .masks import Masks
+from .masks import SHAPE, TRANSPOSED, Masks, pack
 
 
 def open_numpy_masks(path: Path) -> Masks:
-    """The masks in a ``.npz`` file: ``name`` = packbits(kept, axis=1), in big bit order, ``name.shape`` = [R, C]."""
+    """The masks in a ``.npz`` file: ``name`` = packbits(kept, axis=-1), in big bit order, ``name.shape`` = [..., C].
+
+    ``name.transposed`` = True beside a weight whose matrices are [inputs, outputs].
+    """
     try:
         with np.load(path, allow_pickle=False) as file:
-            names = [name for name in file.files if not name.endswith(".shape")]
-            shapes = {name: (int(rows), int(columns)) for name in names for rows, columns in [file[f"{name}.shape"]]}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            names = [name for name in file.files if not name.endswith((SHAPE, TRANSPOSED))]
+            shapes = {name: tuple(map(int, file[name + SHAPE])) for name in names}
+            transposed = frozenset(name for name in names if name + TRANSPOSED in file.files)
+            if any(len(shape) < 2 for shape in shapes.values()):
+                raise ValueError("a shape of fewer than two dimensions")
+    except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
 
     def read(name: str) -> Tensor:
         with np.load(path, allow_pickle=False) as file:
-            bits = np.unpackbits(file[name], axis=1, count=shapes[name][1])
-        return pack_bits(torch.from_numpy(bits).bool())
+            bits = np.unpackbits(file[name], axis=-1, count=shapes[name][-1])
+        return pack(torch.from_numpy(bits).bool())
 
-    return Masks(str(path), shapes, read)
+    return Masks(str(path), shapes, read, transposed)
 
 
 def open_script_masks(path: Path) -> Masks:

@@ -23,6 +23,8 @@ MASK_FORMAT = "trim-prune-masks"
 MASK_VERSION = "2"
 READ_VERSIONS = ("1", MASK_VERSION)
 SUFFIXES = (".safetensors", ".npz")
+SHAPE, TRANSPOSED = ".shape", ".transposed"
+"""What follows a weight's name in a file for numpy."""
 
 _POPULATION = torch.tensor([byte.bit_count() for byte in range(256)], dtype=torch.uint8)
 
@@ -81,7 +83,7 @@ class Masks(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class Overlap:
-    """How two masks of a weight agree: of ``weights``, kept by the first, by the second, and by both."""
+    """How two masks of a weight agree: of ``weights``, pruned by the first, by the second, and by both."""
 
     weights: int
     first: int
@@ -89,10 +91,13 @@ class Overlap:
     both: int
 
     @property
-    def share(self) -> float:
-        """Intersection over union of the kept weights, from 0 to 1; 1 where neither keeps any."""
-        union = self.first + self.second - self.both
-        return self.both / union if union else 1.0
+    def share(self) -> float | None:
+        """Of what either prunes, the share that both prune; None where neither prunes any.
+
+        1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s).
+        """
+        either = self.first + self.second - self.both
+        return self.both / either if either else None
 
     def __add__(self, other: Overlap) -> Overlap:
         return Overlap(
@@ -124,17 +129,6 @@ def save_masks(masks: Masks, path: Path) -> None:
     save_file({name: mask.contiguous() for name, mask in masks.items()}, path, metadata)
 
 
-def require_matrices(masks: Masks, what: str) -> None:
-    """Refuse masks of weights that are not matrices [outputs, inputs], for the sake of a form that has no others."""
-    others = [name for name, shape in masks.shapes.items() if len(shape) != 2 or name in masks.transposed]
-    if others:
-        raise TrimPruneError(
-            f"{what} weights [outputs, inputs], and no experts in one tensor",
-            where=masks.where,
-            got=", ".join(f"{name} {list(masks.shapes[name])}" for name in others[:4]),
-        )
-
-
 def mask_metadata(shapes: Mapping[str, Sequence[int]], transposed: Iterable[str]) -> dict[str, str]:
     """What the header of masks.safetensors says, for weights of these shapes; see :class:`Masks`."""
     about = {
@@ -152,8 +146,6 @@ def export_masks(masks: Masks, path: str | Path, overwrite: bool = False) -> Non
     """Write masks to a file of their own, ``.safetensors`` or ``.npz``, which appears when it is whole."""
     path = Path(path).expanduser()
     require_suffix(path)
-    if path.suffix == ".npz":
-        require_matrices(masks, "masks for numpy are of")
     with new_file(path, overwrite) as partial:
         save_masks(masks, partial)
 
@@ -196,8 +188,9 @@ def overlap(first: Masks, second: Masks, name: str) -> Overlap:
             got=str(list(second.shapes[name])),
             fix="compare masks of the same model",
         )
-    a, b = first[name], second[name]
-    return Overlap(prod(first.shapes[name]), *(count_bits(bits) for bits in (a, b, a & b)))
+    # Spare bits of a last byte are 0 in both: only bits that stand for weights are counted as pruned.
+    a, b, weights = first[name], second[name], prod(first.shapes[name])
+    return Overlap(weights, *(weights - count_bits(bits) for bits in (a, b, a | b)))
 
 
 def intersect(sources: Sequence[Masks]) -> Masks:
@@ -244,7 +237,9 @@ def _save_numpy(masks: Masks, path: Path) -> None:
 
     arrays: dict[str, Any] = {}
     for name in masks:
-        # numpy's own order, so that numpy.unpackbits(bits, axis=1, count=columns) needs no other argument.
-        arrays[name] = np.packbits(masks.kept(name).numpy(), axis=1)
-        arrays[f"{name}.shape"] = np.array(masks.shapes[name], dtype=np.int64)
+        # numpy's own order, so that numpy.unpackbits(bits, axis=-1, count=columns) needs no other argument.
+        arrays[name] = np.packbits(masks.kept(name).numpy(), axis=-1)
+        arrays[name + SHAPE] = np.array(masks.shapes[name], dtype=np.int64)
+        if name in masks.transposed:
+            arrays[name + TRANSPOSED] = np.array(True)
     np.savez(path, **arrays)

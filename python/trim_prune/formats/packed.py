@@ -19,10 +19,11 @@ from ..options import Strict
 from ..pattern import Keep, Pattern
 from .files import open_tensors, read_about
 from .indices import unpack_indices
-from .masks import Masks
+from .masks import Masks, packed_shape
 
 PACKED_FORMAT = "trim-prune-packed"
-PACKED_VERSION = 1
+PACKED_VERSIONS = ("1", "2")
+"""The second knows tensors that are not matrices [outputs, inputs], and is written only for them."""
 VALUES, MASK, INDICES = ":values", ":mask", ":indices"
 """What follows a tensor's name in its shard."""
 
@@ -39,7 +40,7 @@ class PackedTensor(Strict):
     """
 
     weight: str
-    shape: tuple[int, int]
+    shape: Annotated[tuple[int, ...], Field(min_length=2)]
     layout: str
 
     @property
@@ -58,13 +59,20 @@ class Contents(Strict):
 
     ``shards``: the name of each file and of the dense one that it stands for. ``tensors``: the packed ones, by their
     names in the shards; all others are there as they are. ``masks``: whether the dense folder has masks.safetensors.
+    ``transposed``: those of the packed tensors whose matrices are [inputs, outputs].
     """
 
     format: Literal["trim-prune-packed"] = "trim-prune-packed"
-    version: Literal[1] = 1
+    version: Literal[1, 2]
     masks: bool = Field(strict=True)
     shards: dict[FileName, FileName]
     tensors: dict[str, PackedTensor]
+    transposed: tuple[str, ...] = ()
+
+    def json_text(self) -> str:
+        """As the file has it; what the first version does not know is left out where it says nothing."""
+        left_out = None if self.version > 1 else {"transposed"}
+        return self.model_dump_json(indent=1, exclude=left_out) + "\n"
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,7 @@ class PackedFolder:
         """The masks of all packed tensors, by their names in the model."""
         names = {packed.weight: name for name, packed in self.contents.tensors.items()}
         shapes = {weight: self.contents.tensors[name].shape for weight, name in names.items()}
+        transposed = frozenset(self.contents.tensors[name].weight for name in self.contents.transposed)
 
         def read(weight: str) -> Tensor:
             name = names[weight]
@@ -97,12 +106,12 @@ class PackedFolder:
                         return self._bits(file, name, "cpu")
             raise _damaged(self.folder, f"{name} is in no shard")
 
-        return Masks(str(self.folder), shapes, read)
+        return Masks(str(self.folder), shapes, read, transposed)
 
     def _dense(self, file: Any, name: str, device: torch.device | str) -> Tensor:
-        values = file.get_tensor(name + VALUES).to(device)
+        values, shape = file.get_tensor(name + VALUES).to(device), self.contents.tensors[name].shape
         try:
-            return unpack_values(values, self._bits(file, name, device), self.contents.tensors[name].shape[1])
+            return unpack_values(values, self._bits(file, name, device).flatten(0, -2), shape[-1]).view(shape)
         except ValueError as error:
             raise _damaged(self.folder, f"{name}: {error}") from error
 
@@ -113,7 +122,7 @@ class PackedFolder:
             mask: Tensor = file.get_tensor(name + MASK).to(device)
             return mask
         indices = file.get_tensor(name + INDICES).to(device)
-        return pack_bits(unpack_indices(indices, pattern, packed.shape[1]))
+        return pack_bits(unpack_indices(indices, pattern, packed.shape[-1])).view(packed_shape(packed.shape))
 
 
 def open_packed(folder: Path) -> PackedFolder:
@@ -123,7 +132,7 @@ def open_packed(folder: Path) -> PackedFolder:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise TrimPruneError(f"cannot read {PACKED_FILE}: {error}", where=str(folder)) from error
-    about = read_about(path, text, PACKED_FORMAT, (str(PACKED_VERSION),))
+    about = read_about(path, text, PACKED_FORMAT, PACKED_VERSIONS)
     try:
         contents = Contents.model_validate(about)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""llm-compressor with our kernels under its own Wanda and SparseGPT modifiers."""
+"""llm-compressor with our kernels under its own Wanda and SparseGPT modifiers; one of ours: llmcompressor_modifier."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ import yaml
 
 from .. import __version__
 from ..files import write_atomically
+from ..models.load import STRUCTURE_FILE
+from .card_parts import about
 from .evaluated import evaluated_tables
 from .run import Run
-from .words import honest_words, recipe_words
 
 CARD_FILE = "README.md"
 _MARK = re.compile(r"<!-- Written by trim-prune; digest of the rest ([0-9a-f]{64}) -->\n\Z")
@@ -31,48 +32,34 @@ def write_card(run: Run, derived: Mapping[str, Any]) -> bool:
 
 def model_card(run: Run, derived: Mapping[str, Any]) -> str:
     """The card in Markdown, with the values at its head that model hubs read."""
-    facts, sparsity = run.facts, run.facts["sparsity"]
-    head: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    facts, told = run.facts, about(run, derived)
+    ragged = (run.folder / STRUCTURE_FILE).is_file()
+    head: dict[str, Any] = {} if ragged else {"library_name": "transformers"}
+    head["pipeline_tag"] = "text-generation"
     if facts["hub_id"]:
         head["base_model"] = facts["hub_id"]
     if facts["license"]:
         head["license"] = facts["license"]
-    head["tags"] = ["pruned", "sparse", "trim-prune"]
-    shares = [
-        ("the prunable weights (all linears in the blocks)", "of_prunable", "prunable_weights"),
-        ("the parameters without embeddings and head", "of_non_embedding", "non_embedding_parameters"),
-        ("all parameters", "of_all", "all_parameters"),
-    ]
+    head["tags"] = ["pruned", *told.tags, "trim-prune"]
     lines = [
         "---",
         yaml.safe_dump(head, sort_keys=False, allow_unicode=True).strip(),
         "---",
-        f"# {_plain(run.model)}, {sparsity['of_prunable']:.2%} pruned",
+        f"# {_plain(run.model)}, {told.title}",
         "",
-        f"{_plain(run.model)} with zeros in place of {sparsity['pruned']} of its weights, made by trim-prune "
-        f"{__version__}. " + _plain(" ".join(recipe_words(facts))),
+        f"{_plain(run.model)} with {told.what}, made by trim-prune {__version__}. " + _plain(" ".join(told.words)),
         "",
-        "| pruned share of | | weights |",
-        "|---|---|---|",
-        *(
-            f"| {what} | {sparsity[key]:.6f} | {sparsity['pruned']} of {sparsity[whole]} |"
-            for what, key, whole in shares
-        ),
+        *told.table,
         "",
         "## How to load it",
         "",
-        "Like the dense model:",
-        "",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained({run.name!r}, dtype="auto")',
+        *_loading(run.name, ragged),
         f"tokenizer = AutoTokenizer.from_pretrained({run.name!r})",
         "```",
         "",
         "## What to expect",
         "",
-        *(f"- **{heading}.** {_plain(text)}" for heading, text in honest_words(facts, derived["bytes"])),
+        *(f"- **{heading}.** {_plain(text)}" for heading, text in told.honest),
         "",
         "## Evaluation",
         "",
@@ -81,10 +68,31 @@ def model_card(run: Run, derived: Mapping[str, Any]) -> str:
         "",
         f"`{facts['license']}`, as the dense model's files say." if facts["license"] else _NO_LICENSE,
         "",
-        "run.json has the recipe and the results of every linear, masks.safetensors which weights are zero.",
+        told.files,
         "",
     ]
     return "\n".join(lines)
+
+
+def _loading(name: str, ragged: bool) -> list[str]:
+    if not ragged:
+        return [
+            "Like the dense model:",
+            "",
+            "```python",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            f'model = AutoModelForCausalLM.from_pretrained({name!r}, dtype="auto")',
+        ]
+    return [
+        "Its blocks differ in size, which transformers cannot read; with `pip install 'trim-kernels[prune]'`:",
+        "",
+        "```python",
+        "import trim_prune",
+        "from transformers import AutoTokenizer",
+        "",
+        f"model = trim_prune.load({name!r})",
+    ]
 
 
 _NO_LICENSE = "The dense model's license applies; its files do not name it in a form that could be copied here."

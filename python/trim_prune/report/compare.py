@@ -8,8 +8,11 @@ from typing import Any
 
 from ..errors import TrimPruneError
 from ..evaluation.protocol import differences, shared
+from .masks import masks_of_run, matrices
 from .overlap import overlaps
 from .run import Run, mean_of, read_run, share
+from .structured import derive_structured
+from .structured_compare import part_name, part_units, structured_facts, unit_overlaps
 
 
 def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
@@ -23,10 +26,12 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     runs = [read_run(folder, name) for folder, name in zip(folders, _names(folders), strict=True)]
     for run in runs[1:]:
         _require_same_model(runs[0], run)
+    first, *others = runs
     return {
-        "runs": [_facts(run) for run in runs],
-        "block_of": {linear["name"]: linear["block"] for linear in runs[0].linears},
-        "overlaps": {run.name: overlaps(runs[0].folder, run.folder, runs[0].linears) for run in runs[1:]},
+        "structured": first.structured,
+        "runs": [_facts(run) | (structured_facts(run) if run.structured else _weight_facts(run)) for run in runs],
+        "block_of": _block_of(first),
+        "overlaps": {run.name: _overlaps(first, run) for run in others},
         **_evaluations(runs),
     }
 
@@ -36,8 +41,31 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+def _block_of(run: Run) -> dict[str, int]:
+    """The block of each linear or part, by the name that it has in overlaps."""
+    if run.structured:
+        blocks = derive_structured(run)["blocks"]
+        return {part_name(block["block"], kind): block["block"] for block in blocks for kind in block["parts"]}
+    return {linear["name"]: linear["block"] for linear in matrices(masks_of_run(run.folder), run.linears)}
+
+
+def _overlaps(first: Run, other: Run) -> dict[str, float | None]:
+    return unit_overlaps(first, other) if first.structured else overlaps(first.folder, other.folder, first.linears)
+
+
+def _shapes(run: Run) -> dict[str, list[int]]:
+    return part_units(run) if run.structured else {linear["name"]: linear["shape"] for linear in run.linears}
+
+
 def _require_same_model(first: Run, other: Run) -> None:
-    ours, theirs = ({linear["name"]: linear["shape"] for linear in run.linears} for run in (first, other))
+    if first.structured != other.structured:
+        weights, units = (other, first) if first.structured else (first, other)
+        raise TrimPruneError(
+            "the runs are of unlike kinds",
+            got=f"{units.name} took whole heads and channels, {weights.name} single weights",
+            fix="compare runs of one kind; trim-prune evaluate measures both",
+        )
+    ours, theirs = (_shapes(run) for run in (first, other))
     name = next((name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)), None)
     if name is not None:
         raise TrimPruneError(
@@ -50,20 +78,27 @@ def _require_same_model(first: Run, other: Run) -> None:
 
 
 def _shape(shape: list[int] | None, run: Run) -> str:
-    return f"{'no such linear' if shape is None else ' x '.join(map(str, shape))} in {run.name} ({run.model})"
+    what = "unit" if run.structured else "linear"
+    return f"{f'no such {what}' if shape is None else ' x '.join(map(str, shape))} in {run.name} ({run.model})"
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    facts, recipe = run.facts, run.recipe
+    """What is told of a run of either kind."""
     return {
         "name": run.name,
         "model": run.model,
+        "seconds": run.facts["seconds"],
+        "peak_memory": run.facts["memory"]["peak"],
+    }
+
+
+def _weight_facts(run: Run) -> dict[str, Any]:
+    facts, recipe = run.facts, run.recipe
+    return {
         "recipe": {key: recipe[key] for key in ("score", "layers", "rows", "solver", "pattern", "correction")},
         "sparsity": facts["sparsity"]["of_prunable"],
         "pruned": facts["sparsity"]["pruned"],
         "fallbacks": sum(bool(linear["steps"]) for linear in run.linears),
-        "seconds": facts["seconds"],
-        "peak_memory": facts["memory"]["peak"],
         "blocks": [
             {
                 "block": number,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .evaluated import compared_table
 from .figures import DASHES, block_axis, draw, legend, line_styles
 from .page import render, safe
-from .words import duration, size
+from .words import duration, peak
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,15 +18,16 @@ CURVES = [
     ("output_error", "Relative output error", "relative output error", 1.0, "mean over the linears of each block"),
     ("quality", "Quality after the row search", "mean quality", 1.0, "mean over the linears of each block"),
 ]
-RUN_COLUMNS = [
-    ("run", False),
-    ("recipe", False),
-    ("sparsity", True),
-    ("perplexity", True),
-    ("fallbacks", True),
-    ("time", True),
-    ("peak memory", True),
-    ("overlap", True),
+STRUCTURED_CURVES = [
+    ("attention", "KV groups that stay", "KV groups, %", 100.0, ""),
+    ("feed-forward", "Channels that stay", "channels, %", 100.0, ""),
+    (
+        "output_error",
+        "Output error after the repair",
+        "relative output error",
+        1.0,
+        "mean over the parts of each block",
+    ),
 ]
 
 
@@ -37,19 +38,22 @@ def compare_page(comparison: Mapping[str, Any]) -> str:
     models = list(dict.fromkeys(run["model"] for run in runs))
     phases = list(dict.fromkeys(phase for run in runs for phase in run["seconds"]))
     overlaps = comparison["overlaps"]
+    what = "part" if comparison["structured"] else "linear"
     return render(
         "compare.html",
         model=models[0],
         names=names,
         notes=[f"The models have unlike names: {', '.join(models)}."] if len(models) > 1 else [],
-        run_columns=RUN_COLUMNS,
+        run_columns=run_columns(comparison),
         run_rows=run_rows(comparison),
         evaluations=[compared_table(evaluation) for evaluation in comparison["evaluations"]],
         refused=comparison["refused"],
         figures=_figures(comparison),
         time_columns=[("phase", False), *((name, True) for name in names)],
         time_rows=[[phase, *(_seconds(run["seconds"].get(phase)) for run in runs)] for phase in phases],
-        overlap_columns=[("linear", False), *((name, True) for name in names[1:])],
+        overlap_of="units" if comparison["structured"] else "weights",
+        overlap_by=what,
+        overlap_columns=[(what, False), *((name, True) for name in names[1:])],
         overlap_rows=[
             [linear, *(_share(overlaps[name][linear]) for name in names[1:])]
             for linear in next(iter(overlaps.values()))
@@ -57,27 +61,41 @@ def compare_page(comparison: Mapping[str, Any]) -> str:
     )
 
 
+def run_columns(comparison: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Headings, and whether the values below are numbers."""
+    own = ["parameters", "speed"] if comparison["structured"] else ["sparsity"]
+    figures = [*own, "perplexity", "fallbacks", "time", "peak memory", "overlap"]
+    return [("run", False), ("recipe", False), *((figure, True) for figure in figures)]
+
+
 def run_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
-    """One line for each run, under :data:`RUN_COLUMNS`."""
+    """One line for each run, under :func:`run_columns`."""
     measured = [x["results"] for x in comparison["evaluations"] if x["kind"] == "perplexity"]
     perplexities: dict[str, Any] = measured[-1] if measured else {}
     rows = []
     for run in comparison["runs"]:
         name, found = run["name"], comparison["overlaps"].get(run["name"])
         known = [value for value in (found or {}).values() if value is not None]
+        if comparison["structured"]:
+            own = [_structured_recipe(run["recipe"]), f"{run['share']:.4%}", f"{run['speed']:.2f} times"]
+        else:
+            own = [_recipe(run["recipe"]), f"{run['sparsity']:.4%}"]
         rows.append(
             [
                 name,
-                _recipe(run["recipe"]),
-                f"{run['sparsity']:.4%}",
+                *own,
                 f"{perplexities[name]['perplexity']:.2f}" if name in perplexities else "—",
                 str(run["fallbacks"]),
                 duration(sum(run["seconds"].values())),
-                size(run["peak_memory"]["process"]),
+                peak(run["peak_memory"]),
                 _share(sum(known) / len(known)) if known else "—",
             ]
         )
     return rows
+
+
+def _structured_recipe(recipe: Mapping[str, Any]) -> str:
+    return ", ".join([recipe["mode"], *(f"{key} {recipe[key]}" for key in ("layers", "heads", "channels", "repair"))])
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
@@ -89,17 +107,18 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
 
 def _figures(comparison: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
     figures = []
-    for key, title, label, scale, note in CURVES:
+    for key, title, label, scale, note in STRUCTURED_CURVES if comparison["structured"] else CURVES:
         curves = {
-            run["name"]: {block["block"]: scale * block[key] for block in run["blocks"] if block[key] is not None}
+            run["name"]: {block["block"]: scale * block[key] for block in run["blocks"] if block.get(key) is not None}
             for run in comparison["runs"]
         }
         if any(curves.values()):
             figures.append((title, safe(_curves(key, curves, label)), note))
     runs = comparison["runs"]
     curves = {run["name"]: _overlap_by_block(comparison, run) for run in runs[1:]}
-    note = f"of each run with {runs[0]['name']}, mean over the linears"
-    return [*figures, ("Overlap of the masks", safe(_curves("overlap", curves, "both, % of either")), note)]
+    of, what = ("units", "parts") if comparison["structured"] else ("masks", "linears")
+    note = f"of each run with {runs[0]['name']}, mean over the {what}"
+    return [*figures, (f"Overlap of the {of}", safe(_curves("overlap", curves, "both, % of either")), note)]
 
 
 def _overlap_by_block(comparison: Mapping[str, Any], run: Mapping[str, Any]) -> dict[int, float]:

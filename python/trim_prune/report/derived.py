@@ -8,13 +8,19 @@ from typing import Any
 from .files import file_sizes
 from .rows import BINS, row_histograms
 from .run import Run, kind_of, mean_of, share
+from .structured import derive_structured
 
 DERIVED_FILE = "report.json"
 DERIVED_VERSION = 1
 
 
 def derive(run: Run) -> dict[str, Any]:
-    """As plain values: sparsity and means by block and by kind of linear, row histograms, bytes of the files."""
+    """As plain values: sparsity and means by block and by kind of linear, row histograms, bytes of the files.
+
+    Of a structured run, see :func:`derive_structured`.
+    """
+    if run.structured:
+        return {"version": DERIVED_VERSION, **derive_structured(run)}
     kinds: dict[str, list[dict[str, Any]]] = {}
     for linear in run.linears:
         kinds.setdefault(kind_of(linear), []).append(linear)

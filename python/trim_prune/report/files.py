@@ -19,11 +19,19 @@ def file_sizes(folder: Path) -> dict[str, int]:
     Packed is computed: one bit for each weight of a tensor with a mask, and the values of those that stay.
     """
     masks = masks_of_run(folder)
-    weights, saved = 0, 0.0
-    for file in sorted(folder.glob("model*.safetensors")):
-        weights += file.stat().st_size
+    weights, saved = weight_bytes(folder), 0.0
+    for file in _weight_files(folder):
         with safe_open(file, "pt") as tensors:
             for name in masks.shapes.keys() & set(tensors.keys()):
                 bits, size = BITS.get(tensors.get_slice(name).get_dtype(), 0), math.prod(masks.shapes[name])
                 saved += ((size - count_bits(masks[name])) * bits - size) / 8
     return {"weights": weights, "masks": (folder / MASK_FILE).stat().st_size, "packed": round(weights - saved)}
+
+
+def weight_bytes(folder: Path) -> int:
+    """Of the weight files."""
+    return sum(file.stat().st_size for file in _weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors"))

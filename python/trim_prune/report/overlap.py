@@ -6,25 +6,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .masks import kept_of, masks_of_run
+from ..formats.masks import Overlap
+from .masks import kept_of, masks_of_run, matrices
 from .run import Linear
 
 
 def overlaps(first: Path, second: Path, linears: list[Linear]) -> dict[str, float | None]:
-    """By the name of the linear, the weights that both prune as a share of those that either does.
-
-    1: the same weights. Two masks that know nothing of each other, of sparsity s, have s / (2 - s). None: none go,
-    or the linear lies otherwise in the files.
-    """
+    """The :attr:`Overlap.share` by the name of each of :func:`matrices`; None if none go, or only one run has it."""
     found: dict[str, float | None] = {}
     masks = masks_of_run(first), masks_of_run(second)
-    for linear in linears:
+    for linear in matrices(masks[0], linears):
         ours, theirs = (kept_of(file, linear) for file in masks)
         found[linear["name"]] = None if ours is None or theirs is None else overlap(ours, theirs)
     return found
 
 
 def overlap(ours: Tensor, theirs: Tensor) -> float | None:
-    """Of what two prunes keep, bool [R, C]."""
-    both, either = int((~(ours | theirs)).sum()), int((~(ours & theirs)).sum())
-    return both / either if either else None
+    """Of what two prunes keep, bool [R, C]: the share of what either prunes that both prune."""
+    first, second, both = (int((~kept).sum()) for kept in (ours, theirs, ours | theirs))
+    return Overlap(ours.numel(), first, second, both).share

@@ -11,38 +11,51 @@ from .. import __version__
 from . import plots
 from .evaluated import evaluated_tables, perplexities
 from .run import Linear, Run
-from .words import duration, honest_words, recipe_words, size
+from .structured_page import structured_values
+from .structured_words import structured_honest, structured_words
+from .words import duration, honest_words, peak, recipe_words, size
 
 ERROR_NOTE = "energy of the change over that of the output, {}"
 ERROR_INPUTS = {"gram": "over all calibration tokens", "search_inputs": "over the vectors that the row search saw"}
 
 
 def report_page(run: Run, derived: Mapping[str, Any]) -> str:
-    """The page of one run."""
+    """The page of one run, of either kind."""
     facts = run.facts
-    searched = [linear for linear in run.linears if linear.get("baseline_quality") is not None]
+    words, honest = (structured_words, structured_honest) if run.structured else (recipe_words, honest_words)
+    values = structured_values(run, derived, safe) if run.structured else _values(run, derived)
     return render(
-        "report.html",
+        "structured.html" if run.structured else "report.html",
         run=run,
-        sparsity=facts["sparsity"],
-        cards=_cards(run),
-        words=recipe_words(facts),
+        words=words(facts),
         recipe_yaml=yaml.safe_dump(facts["recipe"], sort_keys=False, allow_unicode=True).strip(),
-        honest=honest_words(facts, derived["bytes"]),
+        honest=honest(facts, derived["bytes"]),
         evaluations=evaluated_tables(run.evaluations),
-        plots=_plots(run, derived, searched),
-        sparsity_note="all linears of a block alike"
-        if plots.alike(derived)
-        else "each kind of linear, and the whole block",
-        error_note=ERROR_NOTE.format(ERROR_INPUTS.get(facts["output_error_inputs"])),
-        quality_words=_quality_words(searched),
-        quality_note=f"{facts['recipe'].get('trim', {}).get('layer_metric', 'quality')}, mean over a block's linears",
-        fallbacks=[[linear["name"], "; ".join(linear["steps"])] for linear in run.linears if linear["steps"]],
+        phases=safe(plots.phase_plot(facts["seconds"])),
         total_time=duration(sum(facts["seconds"].values())),
         **_memory(facts),
-        linear_columns=LINEAR_COLUMNS,
-        linear_rows=[_linear_row(linear) for linear in run.linears],
+        **values,
     )
+
+
+def _values(run: Run, derived: Mapping[str, Any]) -> dict[str, Any]:
+    facts = run.facts
+    searched = [linear for linear in run.linears if linear.get("baseline_quality") is not None]
+    return {
+        "sparsity": facts["sparsity"],
+        "cards": _cards(run),
+        "plots": _plots(run, derived, searched),
+        "sparsity_note": "all linears of a block alike"
+        if plots.alike(derived)
+        else "each kind of linear, and the whole block",
+        "error_note": ERROR_NOTE.format(ERROR_INPUTS.get(facts["output_error_inputs"])),
+        "quality_words": _quality_words(searched),
+        "quality_note": f"{facts['recipe'].get('trim', {}).get('layer_metric', 'quality')}, mean over linears",
+        "fallback_of": "linear",
+        "fallbacks": [[linear["name"], "; ".join(linear["steps"])] for linear in run.linears if linear["steps"]],
+        "linear_columns": LINEAR_COLUMNS,
+        "linear_rows": [_linear_row(linear) for linear in run.linears],
+    }
 
 
 def render(template: str, **values: Any) -> str:
@@ -80,7 +93,7 @@ def _cards(run: Run) -> list[tuple[str, str, str]]:
         ("of all parameters", f"{sparsity['of_all']:.4%}", f"of {sparsity['all_parameters']}"),
         ("perplexity", "—" if pruned is None else f"{pruned:.2f}", "not measured" if pruned is None else before),
         ("time", duration(sum(facts["seconds"].values())), f"on {facts['machine']['device']}"),
-        ("peak memory", size(facts["memory"]["peak"]["process"]), "resident, of the whole process"),
+        ("peak memory", peak(facts["memory"]["peak"]), "resident, of the whole process"),
     ]
 
 
@@ -93,7 +106,6 @@ def _plots(run: Run, derived: Mapping[str, Any], searched: list[Linear]) -> dict
         "rows": [(title, safe(svg)) for title, svg in plots.row_plots(run, derived)] if uneven else [],
         "quality": safe(plots.quality_plot(derived)) if searched else None,
         "rates": safe(plots.rate_plot(run)) if searched else None,
-        "phases": safe(plots.phase_plot(run.facts["seconds"])),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .figures import GRID, INK, LINES, block_axis, draw, legend, line_styles
+from .masks import masks_of_run, matrices
 from .run import Run, kind_of, short_names
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def rate_plot(run: Run) -> str:
 def row_plots(run: Run, derived: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pairs of title and figure: a histogram over all linears, then of each kind a heat map over the blocks."""
     kinds: dict[str, dict[int, list[int]]] = {}
-    for linear in run.linears:
+    for linear in matrices(masks_of_run(run.folder), run.linears):
         found = derived["row_histograms"].get(linear["name"])
         if found is None:
             continue

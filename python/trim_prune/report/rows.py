@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .masks import kept_of, masks_of_run
+from .masks import kept_of, masks_of_run, matrices
 from .run import Linear
 
 BINS = 50
@@ -16,9 +16,9 @@ BINS = 50
 
 
 def row_histograms(folder: Path, linears: Sequence[Linear]) -> dict[str, list[int]]:
-    """By the name of the linear: how many of its rows lose a share of each bin; if it lies in the files as it is."""
+    """By the name of each of :func:`matrices`: how many of its rows lose a share of each bin."""
     found, masks = {}, masks_of_run(folder)
-    for linear in linears:
+    for linear in matrices(masks, linears):
         columns, kept = linear["shape"][1], kept_of(masks, linear)
         if kept is not None:
             found[linear["name"]] = histogram(columns - kept.sum(dim=1), columns)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrimPruneError
-from ..runfile import RUN_FILE, RUN_VERSION
+from ..run_facts import read_facts
 
 Linear = dict[str, Any]
 
@@ -35,6 +33,11 @@ class Run:
         return dict(self.facts["recipe"])
 
     @property
+    def structured(self) -> bool:
+        """Whether whole heads and channels went, and not single weights."""
+        return "parts" in self.facts
+
+    @property
     def linears(self) -> list[Linear]:
         """What is known of each linear, in the order of the blocks."""
         return list(self.facts["linears"])
@@ -51,28 +54,8 @@ class Run:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """The run of a folder, called by the name of it unless another is given.
-
-    Raises:
-        TrimPruneError: there is no run.json, or not one that this version knows.
-    """
-    file = folder / RUN_FILE
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TrimPruneError(
-            f"no {RUN_FILE} to read: {error.strerror}",
-            where=str(folder),
-            expected="a folder that trim-prune prune wrote",
-        ) from None
-    except ValueError as error:
-        raise TrimPruneError(f"{RUN_FILE} is not JSON: {error}", where=str(file)) from None
-    version = facts.get("version") if isinstance(facts, dict) else None
-    if version != RUN_VERSION or "linears" not in facts:
-        raise TrimPruneError(
-            f"{RUN_FILE} is of another version", where=str(file), expected=str(RUN_VERSION), got=repr(version)
-        )
-    return Run(folder, name or folder.absolute().name, facts)
+    """The run of a folder, called by the name of it unless another is given; errors as of :func:`read_facts`."""
+    return Run(folder, name or folder.absolute().name, read_facts(folder))
 
 
 def kind_of(linear: Linear) -> str:

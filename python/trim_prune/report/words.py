@@ -41,13 +41,13 @@ def recipe_words(facts: Mapping[str, Any]) -> list[str]:
     if recipe["pattern"] is not None:
         sentences.append(_pattern(recipe["pattern"]))
     score = SCORES.get(recipe["score"], f"the score {recipe['score']}")
-    sentences.append(f"A weight counts by {score}{_options(recipe, 'score')}; the smallest go first.")
+    sentences.append(f"A weight counts by {score}{method_options(recipe, 'score')}; the smallest go first.")
     layers = LAYERS.get(recipe["layers"], f"The layer budget {recipe['layers']} divides the weights among the linears")
     rows = ROWS.get(recipe["rows"], f"the row budget {recipe['rows']} divides them among its rows")
-    options = "" if recipe["rows"] == recipe["layers"] else _options(recipe, "rows")
-    sentences.append(f"{layers}{_options(recipe, 'layers')}; {rows}{options}.")
+    options = "" if recipe["rows"] == recipe["layers"] else method_options(recipe, "rows")
+    sentences.append(f"{layers}{method_options(recipe, 'layers')}; {rows}{options}.")
     solver = SOLVERS.get(recipe["solver"], f"The solver {recipe['solver']} finds what stays")
-    sentences.append(f"{solver}{_options(recipe, 'solver')}.")
+    sentences.append(f"{solver}{method_options(recipe, 'solver')}.")
     if recipe["permute"]:
         sentences.append("Columns were reordered first, where the model stays the same function.")
     if recipe["correction"]:
@@ -56,7 +56,7 @@ def recipe_words(facts: Mapping[str, Any]) -> list[str]:
         )
     if recipe["recapture"]:
         sentences.append("Later linears of a block were measured after its earlier ones were pruned.")
-    sentences.append(_calibration(facts["calibration"], recipe))
+    sentences.append(calibration_words(facts["calibration"], recipe))
     return sentences
 
 
@@ -66,7 +66,7 @@ def _pattern(pattern: str) -> str:
     return f"Every row is cut into groups {pattern} consecutive columns, of which a linear keeps the same number."
 
 
-def _options(recipe: Mapping[str, Any], choice: str) -> str:
+def method_options(recipe: Mapping[str, Any], choice: str) -> str:
     """The options of a method that is chosen, where it has any."""
     options = recipe.get(recipe[choice])
     if not isinstance(options, Mapping):
@@ -75,7 +75,8 @@ def _options(recipe: Mapping[str, Any], choice: str) -> str:
     return f", with {', '.join(f'{name} {value}' for name, value in shown.items())}" if shown else ""
 
 
-def _calibration(calibration: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> str:
+def calibration_words(calibration: Mapping[str, Any] | None, recipe: Mapping[str, Any]) -> str:
+    """What was measured on which text."""
     if calibration is None:
         return "No calibration text was needed."
     sequences, seqlen = calibration["sequences"], calibration["seqlen"]
@@ -135,6 +136,11 @@ def size(count: float) -> str:
     while abs(count) >= 999.5 and place + 1 < len(units):
         count, place = count / 1024, place + 1
     return f"{count:.0f} {units[place]}" if place == 0 else f"{count:#.3g} {units[place]}".replace(". ", " ")
+
+
+def peak(memory: Mapping[str, int]) -> str:
+    """The peak of the process; earlier versions did not note it."""
+    return size(memory["process"]) if "process" in memory else "—"
 
 
 def duration(seconds: float) -> str:

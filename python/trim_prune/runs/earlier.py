@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from ..errors import TrimPruneError
 from ..formats.masks import MASK_FILE
 from ..models.shards import Shards, weight_files
+from ..run_facts import complete_result, read_facts
 from ..runfile import RUN_FILE
 from .journal import JOURNAL_FILE, read_entries, unfinished
 
@@ -45,13 +45,12 @@ def open_earlier(folder: Path, block: int) -> Earlier:
     folder = folder.absolute()
     try:
         if (folder / RUN_FILE).is_file():
-            model = folder
-            results = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["linears"]
-            results = [{key: value for key, value in result.items() if key != "sparsity"} for result in results]
+            model, noted = folder, folder / RUN_FILE
+            results = _linears(read_facts(folder), folder)
         else:
-            model = unfinished(folder) / "model"
-            entries = read_entries(unfinished(folder) / JOURNAL_FILE)
-            results = [result for entry in entries for result in entry.get("results", [])]
+            model, noted = unfinished(folder) / "model", unfinished(folder) / JOURNAL_FILE
+            results = [result for entry in read_entries(noted) for result in entry.get("results", [])]
+        results = [complete_result(result, noted) for result in results]
         shards, masks = Shards(model, weight_files(model)), Shards(model, [MASK_FILE])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         raise TrimPruneError(
@@ -69,3 +68,13 @@ def open_earlier(folder: Path, block: int) -> Earlier:
             got=str(block),
         )
     return Earlier(folder, block, shards, masks, [result for result in results if result["block"] < block])
+
+
+def _linears(facts: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    if "linears" not in facts:
+        raise TrimPruneError(
+            "the earlier run took whole heads and channels",
+            where=str(folder),
+            expected="a run that pruned single weights of the same model",
+        )
+    return [{key: value for key, value in linear.items() if key != "sparsity"} for linear in facts["linears"]]

@@ -102,12 +102,13 @@ def _write(
         with timings.phase("check"):
             check = check_written(loaded.model, prompt, folder)
         result = replace(result, check=check)
-        write_facts(describe(result, _figures(result), loaded, calibration, str(plan.device)), folder)
+        write_facts(describe(result, _figures(result, plan), loaded, calibration, str(plan.device)), folder)
     return result
 
 
-def _figures(result: StructuredResult) -> dict[str, Any]:
+def _figures(result: StructuredResult, plan: Plan) -> dict[str, Any]:
     return {
+        "units": [{part.kind: part.units for part in parts} for parts in plan.parts],
         "parameters": vars(result.parameters) | {"share": result.parameters.share},
         "parts": [vars(part) for part in result.parts],
         "cosines": result.cosines,

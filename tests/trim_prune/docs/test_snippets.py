@@ -100,6 +100,8 @@ def made_before():
         "inputs": inputs,
         "x": x,
         "column_norms": x.norm(dim=0),
+        "scores": weight.abs(),
+        "counts": torch.full((16,), 12, dtype=torch.int32),
         "real": torch.ones(40).bool(),
         "whole_gram": whole_gram,
         "energy": torch.zeros(24, dtype=torch.float64),

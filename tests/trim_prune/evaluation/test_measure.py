@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import stat
@@ -11,10 +12,13 @@ import torch
 from tiny_models import make_model, save_model
 
 from trim_prune import evaluate, prune
+from trim_prune.evaluation.measure import Wanted, measure
 from trim_prune.evaluation.speed import speed
 from trim_prune.memory import BodyPeak
 
 BASE = {"sparsity": 0.5, "score": "magnitude", "rows": "uniform"}
+# trim_prune.cli has a function of this name.
+cli = importlib.import_module("trim_prune.cli.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,27 @@ def test_results_that_cannot_be_kept_are_printed_all_the_same(pruned, text_file,
     assert "perplexity" in printed
     assert "the results are not kept in" in errors
     assert "Read-only file system" in errors
+
+
+def test_each_measurement_has_a_bar_with_the_time_left(llama_folder, text_file, monkeypatch):
+    shown = []
+
+    class Progress(cli.Progress):
+        def __init__(self, *columns, **options):
+            shown.extend(map(type, columns))
+            super().__init__(*columns, **options)
+
+    monkeypatch.setattr(cli, "Progress", Progress)
+    last = {}
+    with cli._Bars() as bars:
+
+        def note(what, done, total):
+            last[what] = (done, total)
+            bars.update(what, done, total)
+
+        measure(llama_folder, "dense", Wanted(text_file, seqlen=32, max_windows=4, speed=True), on_progress=note)
+    assert last == {"dense: windows": (4, 4), "dense: runs": (4, 4)}
+    assert cli.TimeRemainingColumn in shown
 
 
 def test_speed_and_memory_of_both(pruned, llama_folder, invoke):

@@ -15,10 +15,10 @@ from tiny_models import linears_of, make_model, save_model
 from trim_kernels import pack_bits, unpack_bits
 from trim_prune import TrimPruneError, prune
 from trim_prune.formats.apply import apply_masks
-from trim_prune.formats.convert import pack_model
 from trim_prune.formats.foreign import open_script_masks
 from trim_prune.formats.masks import export_masks, intersect, masks_of, open_mask_file, overlap
 from trim_prune.formats.sources import open_masks
+from trim_prune.report.overlap import overlap as overlap_of_runs
 
 
 def name(linear, block=0):
@@ -53,25 +53,19 @@ def experts_and_transposed():
     return kept, replace(masks_of(kept, "here"), transposed=frozenset({"a.1.weight"}))
 
 
-def test_masks_of_experts_and_of_transposed_weights_are_files_too(tmp_path):
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_masks_of_experts_and_of_transposed_weights_are_files_too(suffix, tmp_path):
     kept, masks = experts_and_transposed()
-    export_masks(masks, tmp_path / "masks.safetensors")
-    found = open_masks(tmp_path / "masks.safetensors")
+    export_masks(masks, tmp_path / f"masks{suffix}")
+    found = open_masks(tmp_path / f"masks{suffix}")
     assert dict(found.shapes) == {"a.0.weight": (3, 5, 17), "a.1.weight": (4, 9)}
     assert found.transposed == {"a.1.weight"}
     assert all(torch.equal(found.kept(name_), mask) for name_, mask in kept.items())
     assert found.weights == 3 * 5 * 17 + 4 * 9
-    assert overlap(found, masks, "a.0.weight").both == int(kept["a.0.weight"].sum())
+    assert overlap(found, masks, "a.0.weight").both == int((~kept["a.0.weight"]).sum())
     both = intersect([found, masks_of({"a.1.weight": torch.ones(4, 9).bool()}, "all")])
     assert (dict(both.shapes), both.transposed) == ({"a.1.weight": (4, 9)}, {"a.1.weight"})
     assert torch.equal(both.kept("a.1.weight"), kept["a.1.weight"])
-
-
-def test_masks_of_experts_and_of_transposed_weights_are_not_for_numpy(tmp_path):
-    _, masks = experts_and_transposed()
-    with pytest.raises(TrimPruneError, match=r"masks for numpy(.|\n)*a\.0\.weight \[3, 5, 17\], a\.1\.weight \[4, 9\]"):
-        export_masks(masks, tmp_path / "masks.npz")
-    assert not list(tmp_path.iterdir())
 
 
 def test_masks_of_a_model_with_transposed_weights_are_applied(tokenizer, tmp_path):
@@ -85,9 +79,6 @@ def test_masks_of_a_model_with_transposed_weights_are_applied(tokenizer, tmp_pat
     zeros, masks = open_masks(tmp_path / "pruned"), open_masks(tmp_path / "applied")
     assert zeros.transposed == masks.transposed == set(masks)
     assert all(torch.equal(zeros[name_], masks[name_]) for name_ in masks)
-    with pytest.raises(TrimPruneError, match="packed checkpoints are of weights"):
-        pack_model(tmp_path / "applied", tmp_path / "packed")
-    assert not (tmp_path / "packed").exists()
 
 
 def test_numpy_reads_its_form_without_us(tmp_path):
@@ -220,11 +211,13 @@ def test_overlap_and_intersection_are_those_of_sets():
     for name_ in first:
         x, y = first[name_], second[name_]
         found = overlap(a, b, name_)
-        assert (found.weights, found.first, found.second, found.both) == (x.numel(), x.sum(), y.sum(), (x & y).sum())
-        assert found.share == pytest.approx(float((x & y).sum() / (x | y).sum()))
+        pruned = int((~x).sum()), int((~y).sum()), int((~x & ~y).sum())
+        assert (found.weights, found.first, found.second, found.both) == (x.numel(), *pruned)
+        assert found.share == pytest.approx(float((~x & ~y).sum() / (~x | ~y).sum()))
+        assert found.share == overlap_of_runs(x, y)
         assert torch.equal(unpack_bits(both[name_], x.shape[1]), x & y)
-    nothing = masks_of({"a.0.weight": torch.zeros(5, 17).bool()}, "nothing")
-    assert overlap(nothing, nothing, "a.0.weight").share == 1
+    everything = masks_of({"a.0.weight": torch.ones(5, 17).bool()}, "everything")
+    assert overlap(everything, everything, "a.0.weight").share is None
 
 
 def test_masks_of_different_models_are_not_compared():
@@ -242,7 +235,7 @@ def test_the_commands(pruned, llama_folder, tmp_path, invoke):
     assert (code, out.startswith("pruned ")) == (0, True)
     code, out, _ = invoke("masks", "diff", tmp_path / "out", llama_folder)
     lines = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert lines["all"] == ["0.4000", "1.0000", "0.4000", "0.4000"]
+    assert lines["all"] == ["0.6000", "0.0000", "0.0000", "0.0000"]
     assert len(lines) == 16
     code, out, _ = invoke("masks", "intersect", pruned, llama_folder, "--out", tmp_path / "both.safetensors")
     assert code == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from architectures import ARCHITECTURES, make_architecture
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -91,6 +92,26 @@ def test_seventy_percent_take_at_most_37_hundredths_of_the_linears(tokenizer, tm
     assert 0.36 < sizes.packed / sizes.dense < 0.41
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt-oss"])
+def test_transposed_weights_and_experts_in_one_tensor_are_packed(architecture, tokenizer, tmp_path):
+    if architecture not in ARCHITECTURES:
+        pytest.skip("this transformers does not know it")
+    source = save_model(tmp_path / "dense", make_architecture(architecture).to(torch.bfloat16), tokenizer)
+    recipe = {"pattern": "keep 1 of 8", "score": "magnitude"} | ARCHITECTURES[architecture].options
+    prune(source, recipe, out=tmp_path / "pruned")
+    pack_model(tmp_path / "pruned", tmp_path / "packed")
+    packed, expected = open_packed(tmp_path / "packed"), open_masks(tmp_path / "pruned")
+    assert packed.contents.version == 2
+    masks = packed.masks()
+    assert masks.keys() == expected.keys()
+    assert (masks.transposed, dict(masks.shapes)) == (expected.transposed, dict(expected.shapes))
+    assert all(torch.equal(masks[name], expected[name]) for name in expected)
+    require_same(trim_prune.load(tmp_path / "packed").state_dict(), trim_prune.load(tmp_path / "pruned").state_dict())
+    unpack_model(tmp_path / "packed", tmp_path / "back")
+    for file in ("model.safetensors", "masks.safetensors"):
+        assert (tmp_path / "back" / file).read_bytes() == (tmp_path / "pruned" / file).read_bytes()
+
+
 def test_signs_of_zeros_nan_and_kept_zeros_survive(tokenizer, tmp_path):
     pruned = pruned_folder(tmp_path, tokenizer)
     tensors, name = load_file(pruned / "model.safetensors"), "model.layers.0.mlp.up_proj.weight"
@@ -159,14 +180,16 @@ def test_places_are_used_where_they_take_fewer_bits():
     assert are_smaller(Keep(3, 16))
 
 
-def test_the_golden_files_are_read_and_written_as_ever(tokenizer, tmp_path):
-    """Packed in version 1; should this fail, raise the version and keep reading 1."""
-    expected = load_file(GOLDEN / "dense/model.safetensors")
-    got = dict(open_packed(GOLDEN / "packed").tensors("packed-model.safetensors"))
-    require_same(got, expected)
-    pack_model(GOLDEN / "dense", tmp_path / "packed")
+@pytest.mark.parametrize(("suffix", "version"), [("", 1), ("-2", 2)])
+def test_the_golden_files_are_read_and_written_as_ever(suffix, version, tmp_path):
+    """Should this fail, raise the version, and keep reading those before it."""
+    dense, packed = (GOLDEN / f"{name}{suffix}" for name in ("dense", "packed"))
+    assert open_packed(packed).contents.version == version
+    got = dict(open_packed(packed).tensors("packed-model.safetensors"))
+    require_same(got, load_file(dense / "model.safetensors"))
+    pack_model(dense, tmp_path / "packed")
     for name in ("packed.json", "packed-model.safetensors"):
-        assert (tmp_path / "packed" / name).read_bytes() == (GOLDEN / "packed" / name).read_bytes()
+        assert (tmp_path / "packed" / name).read_bytes() == (packed / name).read_bytes()
 
 
 def test_pruned_weights_that_are_not_zero_are_not_thrown_away(tokenizer, tmp_path):
@@ -203,7 +226,7 @@ def change(folder, **changed):
     ("changed", "message"),
     [
         ({"format": "else"}, "not a file of the format trim-prune-packed"),
-        ({"version": 2}, "has a version that this trim_prune does not read(.|\n)*pip install --upgrade"),
+        ({"version": 3}, "has a version that this trim_prune does not read(.|\n)*pip install --upgrade"),
         ({"tensors": 3}, "damaged(.|\n)*tensors"),
         ({"shards": {"packed-a.safetensors": "a.safetensors"}}, "damaged(.|\n)*without packed-a.safetensors"),
         ({"shards": {"packed-model.safetensors": "../model.safetensors"}}, "damaged(.|\n)*shards"),

@@ -81,7 +81,7 @@ def browse(page, folder, dark, *options):
 
 
 @pytest.fixture(scope="module")
-def page_files(runs, tmp_path_factory):
+def page_files(runs, smaller, tmp_path_factory):
     """A report with long names and what was evaluated, and a comparison; each with the probe at its end."""
     folder = tmp_path_factory.mktemp("pages")
     run = shutil.copytree(runs / "trim", folder / "run")
@@ -98,6 +98,7 @@ def page_files(runs, tmp_path_factory):
     pages = {
         "report": (run / "report.html").read_text(encoding="utf-8"),
         "compare": compare_page(compare_runs([runs / "trim", runs / "best", runs / "nm"])),
+        "structured": (smaller / "ragged" / "report.html").read_text(encoding="utf-8"),
     }
     for name, page in pages.items():
         (folder / f"{name}.html").write_text(page.replace("</body>", f"{PROBE}</body>"), encoding="utf-8")
@@ -113,14 +114,14 @@ def probed(page, folder, width, dark):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize("name", ["report", "compare", "structured"])
 def test_nothing_is_cut_off_covered_or_faint(name, width, dark, page_files, tmp_path):
     found = probed(page_files / f"{name}.html", tmp_path, width, dark)
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["dark"] == dark
     assert found["ink"] > 10
-    assert found["figures"] == {"report": 13, "compare": 4}[name]
+    assert found["figures"] == {"report": 13, "compare": 4, "structured": 4}[name]
     assert (found["overlaps"], found["outside"], found["faint"]) == ([], [], [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -120,7 +121,9 @@ def test_one_run_is_no_comparison_and_the_same_names_are_told_apart(runs, run_fo
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mixtral", "gpt-oss"])
-def test_linears_whose_masks_lie_otherwise_are_told_by_their_outputs_or_left_out(name, tokenizer, text, tmp_path):
+def test_linears_whose_masks_lie_otherwise_are_told_by_their_outputs_or_by_the_tensors_of_files(
+    name, tokenizer, text, tmp_path
+):
     if name not in ARCHITECTURES:
         pytest.skip("not in this version of transformers")
     folders, linears = [tmp_path / choice for choice in ("uniform", "trim")], []
@@ -128,15 +131,15 @@ def test_linears_whose_masks_lie_otherwise_are_told_by_their_outputs_or_left_out
         recipe = {"sparsity": 0.5, "rows": folder.name, **ARCHITECTURES[name].options, "samples": 4, "seqlen": 16}
         linears = prune(make_architecture(name), recipe, [text], tokenizer=tokenizer, out=folder).linears
     found = compare_runs(folders)["overlaps"]["trim"]
-    assert found.keys() == {linear.name for linear in linears}
     joined = {linear.name for linear in linears if name == "mixtral" and not linear.weight.startswith(linear.name)}
-    assert {key for key, share in found.items() if share is None} == joined
+    tensors = {key for key in found if re.search(r"experts\.\d\.w[123]$", key)}
+    assert found.keys() == {linear.name for linear in linears} - joined | tensors
+    assert len(tensors) == (2 * 4 * 3 if joined else 0)
+    assert None not in found.values()
     for folder in folders:
         run = read_run(folder)
         derived = derive(run)
-        assert derived["row_histograms"].keys() == {key for key, share in found.items() if share is not None}
-        for linear in linears:
-            if linear.name in derived["row_histograms"]:
-                assert sum(derived["row_histograms"][linear.name]) == linear.shape[0]
+        assert derived["row_histograms"].keys() == found.keys()
+        assert sum(map(sum, derived["row_histograms"].values())) == sum(linear.shape[0] for linear in linears)
         assert 0 < derived["bytes"]["packed"] < derived["bytes"]["weights"]
         assert (folder / "report.html").is_file()

@@ -75,6 +75,7 @@ def register_layer_budget(
 
     It returns one sparsity per linear, in their order. They are shifted together and clamped, so that none leaves
     [0, what its row budget allows] and the whole meets the target to the weight: only their differences matter.
+    ``trim_kernels.testing.check_layer_budget`` says what else it owes.
     """
 
     def add(function: LayerFunction) -> LayerFunction:

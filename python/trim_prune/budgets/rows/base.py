@@ -83,6 +83,7 @@ def register_row_budget(
     """Register ``function(request) -> RowDecision`` under a name.
 
     ``row_limit`` lets the engine refuse an infeasible request before any work starts.
+    ``trim_kernels.testing.check_row_budget`` says what else it owes.
     """
 
     def add(function: RowFunction) -> RowFunction:
