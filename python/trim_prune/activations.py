@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,25 +19,43 @@ CGROUP = Path("/sys/fs/cgroup")
 
 Keep = Callable[[Tensor], Tensor]
 """Puts hidden states where they wait; returns them there."""
+Where = Literal["device", "memory", "file"]
+
+
+def where_kept(size: int, device: torch.device) -> Where:
+    """Where hidden states of ``size`` bytes in all wait, from what is free now.
+
+    On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise; else
+    in files.
+    """
+    if device.type == "cuda" and size <= SHARE * free_on(device):
+        return "device"
+    return "memory" if size <= SHARE * free_memory() else "file"
 
 
 def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None) -> Keep:
-    """How to keep hidden states of ``size`` bytes in all, from what is free now.
+    """How to keep hidden states of ``size`` bytes in all where :func:`where_kept` says.
 
-    On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise,
-    where transfers to a GPU need no copy (pinned); else in files in ``folder`` (the system's, for temporary files, if
-    there is none), mapped into memory, which lose their names at once and so never outlive the process.
+    In memory they lie where transfers to a GPU need no copy (pinned). Files are in ``folder`` (the system's, for
+    temporary files, if there is none), mapped into memory; they lose their names at once and so never outlive the
+    process.
 
     Args:
         home: where the model gives its hidden states; a model that lies on a GPU keeps them there.
     """
     if home.type != "cpu":
         return lambda hidden: hidden.to(home)
-    if device.type == "cuda" and size <= SHARE * torch.cuda.mem_get_info(device)[0]:
+    where = where_kept(size, device)
+    if where == "device":
         return lambda hidden: hidden.to(device)
-    if size <= SHARE * free_memory():
+    if where == "memory":
         return _pinned if device.type == "cuda" else lambda hidden: hidden.to("cpu")
     return lambda hidden: _in_file(hidden, folder)
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that this process may still take on the device on which blocks compute."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def free_memory() -> int:

@@ -26,7 +26,7 @@ from .calibration.tokens import Calibration
 from .correction import corrected
 from .dense import DenseModel
 from .digest import checksum
-from .errors import TrimPruneError
+from .errors import TrimPruneError, WeightsElsewhereError
 from .events import Events
 from .models.capture import Call, Capture, Captured, refuse_not_finite
 from .models.coverage import coverage_warnings, require_coverage
@@ -70,16 +70,23 @@ class Plan:
         return [linear for block in self.blocks for linear in block.linears]
 
 
-def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
-    """Find the blocks, whose weights are in that store or in memory, and refuse what cannot be done."""
+def outline(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """Find the blocks, whose weights are in that store or in memory, and refuse what shapes do not allow."""
     blocks = find_blocks(model, store)
     linears = [linear for block in blocks for linear in block.linears]
     require_coverage(blocks, recipe.allow_uncovered)
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
-    _refuse_not_finite(blocks)
-    folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
-    return Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    return Plan(model, recipe, choose_device(recipe.device), blocks)
+
+
+def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """As :func:`outline`, having looked at the weights: refuses all that cannot be done."""
+    plan = outline(model, recipe, store)
+    _refuse_not_finite(plan.blocks)
+    if recipe.permute and recipe.pattern is not None:
+        return replace(plan, folds=find_folds(model, plan.blocks, recipe.pattern))
+    return plan
 
 
 def _divided(
@@ -87,7 +94,7 @@ def _divided(
 ) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, budgets=_budgets(plan, statistics, dense))
+        return replace(plan, budgets=divide(plan, statistics, dense))
 
 
 def _divided_by_text(
@@ -117,9 +124,13 @@ def _divided_by_text(
     return _divided(plan, timings, statistics, dense)
 
 
-def _budgets(
-    plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None
-) -> dict[Linear, Budget]:
+def divide(plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None) -> dict[Linear, Budget]:
+    """What each linear loses, as the layer budget divides the target.
+
+    Raises:
+        WeightsElsewhereError: it reads weights that are not in memory.
+        TrimPruneError: it cannot.
+    """
     linears, recipe = plan.linears, plan.recipe
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
@@ -139,7 +150,7 @@ def _budgets(
         # What torch says of tensors without memory.
         if "meta" not in str(error):
             raise
-        raise TrimPruneError(
+        raise WeightsElsewhereError(
             f"layer budget {recipe.layers!r} reads weights that are on the disk",
             got=str(error).splitlines()[0],
             fix="read those of a block inside: with request.on_device(block)",
