@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .errors import TrimPruneError
 from .models.shards import allocate
+from .transfers import lane_of
 
 SHARE = 0.5
 """Of the memory that is free, what hidden states may take."""
@@ -36,7 +37,8 @@ def where_kept(size: int, device: torch.device) -> Where:
 def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None) -> Keep:
     """How to keep hidden states of ``size`` bytes in all where :func:`where_kept` says.
 
-    In memory they lie where transfers to a GPU need no copy (pinned). Files are in ``folder`` (the system's, for
+    In memory they lie where transfers to a GPU need no copy (pinned), and are still on their way when the call returns:
+    see ``transfers``. Files are in ``folder`` (the system's, for
     temporary files, if there is none), mapped into memory; they lose their names at once and so never outlive the
     process.
 
@@ -49,7 +51,7 @@ def keeper(size: int, device: torch.device, home: torch.device, folder: Path | N
     if where == "device":
         return lambda hidden: hidden.to(device)
     if where == "memory":
-        return _pinned if device.type == "cuda" else lambda hidden: hidden.to("cpu")
+        return lane_of(device).store
     return lambda hidden: _in_file(hidden, folder)
 
 
@@ -72,10 +74,6 @@ def _number(file: Path) -> int | None:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _pinned(hidden: Tensor) -> Tensor:
-    return torch.empty(hidden.shape, dtype=hidden.dtype, pin_memory=True).copy_(hidden)
 
 
 def _in_file(hidden: Tensor, folder: Path | None) -> Tensor:

@@ -69,7 +69,7 @@ def moments(subject: Subject, batch: int, where: Where) -> list[Moment]:
         if name == "gradients" and subject.device.type == "cuda":
             on_device["embeddings and head"] = subject.bytes_outside
         if subject.device.type == "cuda":
-            on_device |= waiting if where == "device" else {}
+            on_device |= waiting if where == "device" else travelling(subject, batch) if working else {}
             found.append(Moment(name, "gpu", on_device))
         else:
             # A model that is held has its block among the others.
@@ -111,6 +111,11 @@ def hidden_states(subject: Subject, phase: str = "measure") -> int:
     if phase == "layer budget":
         return 2 * one
     return one * (3 if subject.recipe.correction else 1)
+
+
+def travelling(subject: Subject, batch: int) -> dict[str, int]:
+    """Hidden states of a batch that come to the device, and of one that leave it, while a third is worked on."""
+    return {"on their way": 2 * batch * subject.tokens * subject.hidden_size * subject.element}
 
 
 def both_models(subject: Subject) -> dict[str, int]:
