@@ -113,10 +113,10 @@ def prune(
     shard_size = parse_size(max_shard_size)
     inputs = _input_files(model, recipe, text, gguf)
     recipe = as_recipe(recipe)
-    choose_device(recipe.device)
+    device = choose_device(recipe.device)
     if isinstance(recipe, Recipe) and recipe.permute:
         require_scipy()
-    timings, events = Timings(), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
+    timings, events = Timings(device), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",

@@ -31,7 +31,7 @@ from .batch import batch_size
 from .disk import output_bytes, weight_bytes
 from .memory import Moment, Place, hidden_states, peak
 from .rates import Rates, measure_rates
-from .seconds import seconds_by_phase
+from .seconds import operations, passes, seconds_by_phase
 from .structured import Shrinking, shrinking, structured_batch_size, structured_moments
 from .subject import Subject
 
@@ -62,8 +62,8 @@ class Forecast:
     ``pruning``: where single weights go; ``shrinking``: where whole heads and channels go. ``streamed``: whether the
     blocks are read one by one. ``hidden_states``: where they wait. ``peaks``: the highest moment of each place, beside
     Python and its libraries, which take ``interpreter`` of the host. ``disk``: what is written, by name; all but the
-    output is gone in the end. ``seconds``: by phase; empty where no time was estimated. ``notes``: what else there is
-    to say.
+    output is gone in the end. ``operations``: of all forwards. ``seconds``: by phase; empty where no time was
+    estimated. ``notes``: what else there is to say.
     """
 
     model: str
@@ -80,6 +80,7 @@ class Forecast:
     peaks: Mapping[Place, Moment]
     interpreter: int
     disk: Mapping[str, int]
+    operations: float
     seconds: Mapping[str, float]
     rates: Rates | None
     notes: tuple[str, ...]
@@ -161,6 +162,7 @@ def _weights(outlined: _Outlined, recipe: Recipe) -> Forecast:
         peaks=peaks,
         interpreter=interpreter,
         disk=disk,
+        operations=operations(subject) * passes(subject) if sequences else 0.0,
         seconds={} if rates is None else seconds_by_phase(subject, rates, batch, files, sum(disk.values())),
         rates=rates,
         notes=(*coverage_warnings(model, found.blocks, recipe), *_held(outlined), *_too_large(outlined, peaks, disk)),
@@ -199,6 +201,7 @@ def _structure(outlined: _Outlined, recipe: StructuredRecipe) -> Forecast:
         peaks=peaks,
         interpreter=psutil.Process().memory_info().rss,
         disk=disk,
+        operations=0.0,
         seconds={},
         rates=None,
         notes=(*found.notes[1:], *_too_large(outlined, peaks, disk)),

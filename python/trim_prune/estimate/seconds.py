@@ -34,7 +34,7 @@ def seconds_by_phase(subject: Subject, rates: Rates, batch: int, read: int, writ
     if subject.sequences:
         found |= {
             "capture": read / rates.disk_read,
-            "forward": forward(subject, rates, batch) * passes(subject) + read / rates.disk_read,
+            "forward": forward(subject, rates, batch) * passes(subject),
             "statistics": statistics(subject, rates),
             "gradients": gradients(subject, rates),
         }
@@ -53,16 +53,16 @@ def passes(subject: Subject) -> float:
 
 
 def forward(subject: Subject, rates: Rates, batch: int) -> float:
-    """One forward of all sequences through all blocks: 2 operations for each weight and token, and the attention.
-
-    Or, if that takes longer, the time to read the weights for each batch and to pass the activations.
-    """
-    tokens, blocks = subject.sequences * subject.tokens, len(subject.blocks)
-    attention = 2 * subject.tokens * subject.hidden_size * blocks
-    operations = tokens * (2 * _active(subject) + attention)
-    traffic = blocks * PASSES * subject.workspace.of(1) * subject.sequences
+    """One forward of all sequences: its operations or, if that takes longer, weights and activations to be passed."""
+    traffic = len(subject.blocks) * PASSES * subject.workspace.of(1) * subject.sequences
     weights = subject.bytes_of_blocks * -(-subject.sequences // batch)
-    return max(operations / rates.product, (traffic + weights) / rates.memory)
+    return max(operations(subject) / rates.product, (traffic + weights) / rates.memory)
+
+
+def operations(subject: Subject) -> float:
+    """Of one forward of all sequences through all blocks: 2 for each weight and token, and the causal attention's."""
+    attention = 2 * subject.tokens * subject.hidden_size * len(subject.blocks)
+    return subject.sequences * subject.tokens * (2 * _active(subject) + attention)
 
 
 def gradients(subject: Subject, rates: Rates) -> float:
