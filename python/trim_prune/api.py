@@ -130,6 +130,10 @@ def prune(
             got="from_run, and a recipe that takes whole heads and channels",
             fix="leave from_run and from_block out",
         )
+    if shard_size is not None and out is None:
+        raise TrimPruneError(
+            "max_shard_size is given, and nothing is written", got=f"max_shard_size: {max_shard_size}", fix="give out"
+        )
     if out is not None:
         protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
         check_output(Path(out), overwrite)

@@ -28,7 +28,7 @@ from .dense import DenseModel
 from .digest import checksum
 from .errors import TrimPruneError, WeightsElsewhereError
 from .events import Events
-from .models.capture import Call, Capture, Captured, refuse_not_finite
+from .models.capture import PROBE_TOKENS, Call, Capture, Captured, refuse_not_finite
 from .models.coverage import coverage_warnings, require_coverage
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
@@ -51,15 +51,16 @@ from .timing import Timings
 class Plan:
     """What will be pruned.
 
-    ``folds``: which linears may have their columns reordered; None unless the recipe permutes. ``budgets``: what each
-    linear loses, exactly; None until the layer budget has divided the target. ``output_gradients``: of the linears, if
-    the row budget needs them.
+    ``capture``: takes the inputs of the blocks, if anything is measured on text. ``folds``: which linears may have
+    their columns reordered; None unless the recipe permutes. ``budgets``: what each linear loses, exactly; None until
+    the layer budget has divided the target. ``output_gradients``: of the linears, if the row budget needs them.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
+    capture: Capture | None = None
     folds: Folds | None = None
     budgets: dict[Linear, Budget] | None = None
     output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
@@ -83,7 +84,15 @@ def outline(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Pla
 def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
     """As :func:`outline`, having looked at the weights: refuses all that cannot be done."""
     plan = outline(model, recipe, store)
-    _refuse_not_finite(plan.blocks)
+    # All of them before any work: a walk that stops at one leaves a model half pruned.
+    if recipe.needs_text:
+        with torch.no_grad(), evaluation_mode(model):
+            probe = torch.arange(PROBE_TOKENS)[None]
+            plan = replace(plan, capture=Capture(model, plan.blocks, probe, _refuse_not_finite))
+    else:
+        for block in plan.blocks:
+            with on_device(block):
+                _refuse_not_finite(block)
     if recipe.permute and recipe.pattern is not None:
         return replace(plan, folds=find_folds(model, plan.blocks, recipe.pattern))
     return plan
@@ -195,15 +204,12 @@ def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
             )
 
 
-def _refuse_not_finite(blocks: Sequence[Block]) -> None:
-    # All of them before any work: a walk that stops at one leaves a model half pruned.
-    for block in blocks:
-        with on_device(block):
-            for linear in block.linears:
-                if not torch.isfinite(linear.weight).all():
-                    raise TrimPruneError(
-                        "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
-                    )
+def _refuse_not_finite(block: Block) -> None:
+    for linear in block.linears:
+        if not torch.isfinite(linear.weight).all():
+            raise TrimPruneError(
+                "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
+            )
 
 
 @torch.no_grad()
@@ -349,8 +355,9 @@ def _capture(
         # Experts see some tokens of each sequence: their sums do not depend on the batches if each is one sequence.
         routed = any(linear.routed for linear in plan.linears)
         batches = calibration.batches(1 if routed else plan.recipe.batch_size)
+        capture = plan.capture
+        assert capture is not None
         with timings.phase("capture"):
-            capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):
                 found = capture(batch, captured[-1] if captured else None)
                 if keep is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..budgets.layers import LAYER_BUDGETS
 from ..models.discover import Linear
 from ..output_error import error_inputs
-from .memory import factored, vectors
+from .memory import factored, hidden_states, vectors
 from .rates import Rates
 from .subject import Subject
 
@@ -33,7 +33,7 @@ def seconds_by_phase(subject: Subject, rates: Rates, batch: int, read: int, writ
     }
     if subject.sequences:
         found |= {
-            "capture": read / rates.disk_read,
+            "capture": hidden_states(subject) / rates.memory,
             "forward": forward(subject, rates, batch) * passes(subject),
             "statistics": statistics(subject, rates),
             "gradients": gradients(subject, rates),

@@ -43,6 +43,11 @@ def test_what_is_no_size_is_refused(words, llama_folder, tmp_path):
         prune(llama_folder, BASE, out=tmp_path / "out", max_shard_size=words)
 
 
+def test_a_size_of_files_that_are_not_written_is_refused(llama_folder):
+    with pytest.raises(TrimPruneError, match="nothing is written"):
+        prune(llama_folder, BASE, max_shard_size="5GB")
+
+
 @pytest.fixture(scope="module")
 def source(tokenizer, tmp_path_factory):
     return save_model(tmp_path_factory.mktemp("model"), make_model("llama"), tokenizer, max_shard_size="50KB")
