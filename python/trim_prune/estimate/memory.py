@@ -44,18 +44,25 @@ def peak(subject: Subject, batch: int, where: Where, place: Place) -> Moment:
 
 def moments(subject: Subject, batch: int, where: Where) -> list[Moment]:
     """What is where, in each phase of the run."""
+    # A block is written while the next one is measured, or pruned at once where nothing is measured.
+    before, measured = last_block(subject), subject.sequences > 0 and bool(subject.recipe.needs)
     phases: dict[str, tuple[dict[str, int], dict[str, int]]] = {
         "check": ({}, {"being checked": checking(subject)}),
-        "measure": (
-            {"statistics": statistics(subject), "forward": subject.workspace.of(batch), **both_models(subject)},
-            {"being written": writing(subject)},
-        ),
         "prune": (
-            {"statistics": statistics(subject), "one linear": one_linear(subject), **both_models(subject)},
-            {"being written": writing(subject)},
+            {
+                "statistics": collected(subject),
+                "factors": factors(subject),
+                "one linear": one_linear(subject),
+                **both_models(subject, batch),
+            },
+            {} if measured else before,
         ),
-        "propagate": ({"forward": subject.workspace.of(batch)}, {}),
     }
+    if subject.sequences:
+        phases["propagate"] = ({"forward": subject.workspace.of(batch)}, {})
+    if measured:
+        forward = {"statistics": collected(subject), "forward": subject.workspace.of(batch)}
+        phases["measure"] = (forward | both_models(subject, batch), before)
     if subject.recipe.gradient_sequences:
         phases["gradients"] = ({"backward": gradients(subject)}, {})
     if LAYER_BUDGETS.get(subject.recipe.layers).needs_text:
@@ -85,14 +92,17 @@ def one_block(subject: Subject) -> int:
 
 
 def blocks_in_memory(subject: Subject) -> dict[str, int]:
-    """The blocks beside the one that is computed: all of a model that is held; else one that is read ahead.
-
-    And one that waits to be written: of a model that is held, its pruned weights are the model's own.
-    """
+    """The blocks beside the one that is computed: all of a model that is held; else one that is read ahead."""
     if not subject.streamed:
         return {"all blocks": subject.bytes_of_blocks}
-    size, others = one_block(subject), len(subject.blocks) - 1
-    return {"block read ahead": size * min(1, others), "block to be written": size * min(1, others) * subject.written}
+    return {"block read ahead": one_block(subject) * (len(subject.blocks) > 1)}
+
+
+def last_block(subject: Subject) -> dict[str, int]:
+    """The block before, which is being written: its weights, which are the model's own where that is held; the rest."""
+    if len(subject.blocks) == 1 or not subject.written:
+        return {}
+    return {"block to be written": one_block(subject) * subject.streamed, "being written": writing(subject)}
 
 
 def checking(subject: Subject) -> int:
@@ -118,36 +128,46 @@ def travelling(subject: Subject, batch: int) -> dict[str, int]:
     return {"on their way": 2 * batch * subject.tokens * subject.hidden_size * subject.element}
 
 
-def both_models(subject: Subject) -> dict[str, int]:
-    """With ``correction``, the block as it is in the dense model."""
-    return {"dense block": one_block(subject)} if subject.recipe.correction else {}
+def both_models(subject: Subject, batch: int) -> dict[str, int]:
+    """With ``correction``, the block as it is in the dense model, and the inputs of its linears for one batch."""
+    if not subject.recipe.correction:
+        return {}
+    columns = max(sum(group[0].shape[1] for group in groups) for groups in subject.groups.values())
+    return {
+        "dense block": one_block(subject),
+        "dense inputs": batch * subject.tokens * columns * subject.element,
+    }
 
 
-def statistics(subject: Subject) -> int:
+def collected(subject: Subject) -> int:
     """What is collected at the inputs of the linears of a block; see ``calibration.statistics``.
 
-    Of each input [tokens, C]: ``column_energy`` 8 C; ``gram`` 4 C^2, and the factor of its inverse where a method
-    takes one, 4 C^2; ``drift`` 4 C^2; ``search_inputs``: C values for each vector.
+    Of each input [tokens, C]: ``column_energy`` 8 C; ``gram`` 4 C^2; ``drift`` 4 C^2; ``search_inputs``: C values for
+    each vector.
     """
-    needs = subject.recipe.needs
-    return max(
-        sum(_of_input(subject, group[0], needs, factored=factored(subject)) for group in groups)
-        for groups in subject.groups.values()
-    )
+    return _of_block(subject, subject.recipe.needs)
+
+
+def factors(subject: Subject) -> int:
+    """The factors of the inverse Gram matrices of a block, 4 C^2 each, where a method takes them."""
+    if not factored(subject):
+        return 0
+    return max(sum(FLOAT * group[0].shape[1] ** 2 for group in groups) for groups in subject.groups.values())
+
+
+def _of_block(subject: Subject, needs: frozenset[str]) -> int:
+    return max(sum(_of_input(subject, group[0], needs) for group in groups) for groups in subject.groups.values())
 
 
 def of_all_blocks(subject: Subject) -> int:
     """What a layer budget holds: its statistics of every block; of each block alone where it walks by itself."""
     needs = LAYER_BUDGETS.get(subject.recipe.layers).needs
     if "output_gradient" in needs:
-        return max(
-            sum(_of_input(subject, group[0], frozenset({"gram"}), factored=False) for group in groups)
-            for groups in subject.groups.values()
-        )
+        return _of_block(subject, frozenset({"gram"}))
     ranks = sum(linear.size for linear in subject.linears) if subject.recipe.layers == "msp" else 0
     counts = subject.kind_counts
     return ranks + sum(
-        counts[block] * _of_input(subject, group[0], needs, factored=False)
+        counts[block] * _of_input(subject, group[0], needs)
         for block, groups in subject.groups.items()
         for group in groups
     )
@@ -159,11 +179,11 @@ def factored(subject: Subject) -> bool:
     return recipe.score == "obs" or recipe.solver == "sparsegpt" or bool(recipe.correction)
 
 
-def _of_input(subject: Subject, linear: Linear, needs: frozenset[str], *, factored: bool) -> int:
+def _of_input(subject: Subject, linear: Linear, needs: frozenset[str]) -> int:
     columns = linear.shape[1]
     return (
         8 * columns * ("column_energy" in needs)
-        + FLOAT * columns**2 * (("gram" in needs) * (2 if factored else 1) + ("drift" in needs))
+        + FLOAT * columns**2 * (("gram" in needs) + ("drift" in needs))
         + columns * vectors(subject) * subject.element * ("search_inputs" in needs)
     )
 
@@ -186,6 +206,7 @@ def one_linear(subject: Subject) -> int:
         factor = workspaces.factor(matrix.columns) * factored(subject)
         searched = matrix.columns * matrix.vectors * matrix.element * ("search_inputs" in needs)
         steps = (
+            workspaces.corrected(matrix) if recipe.correction else 0,
             score(matrix) + max(factor, searched + rows(matrix)),
             score(matrix) + max(factor, solver(matrix) + workspaces.check(matrix)),
             workspaces.measure(matrix) + searched if dense else 0,
@@ -196,8 +217,6 @@ def one_linear(subject: Subject) -> int:
 
 def writing(subject: Subject) -> int:
     """Of the largest matrix of a block: its stored and its merged values and three comparisons; and a checksum."""
-    if not subject.written:
-        return 0
     stored = subject.element if subject.stored is None else subject.stored
     largest = max(linear.whole.numel() for linear in subject.linears)
     return largest * (2 * stored + 3) + min(BUFFERS, 3 * largest * stored)

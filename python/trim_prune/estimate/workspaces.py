@@ -98,6 +98,11 @@ def factor(columns: int) -> int:
     return FLOAT * columns**2
 
 
+def corrected(matrix: Matrix) -> int:
+    """What ``correction`` changes, through three products in float32, and the sum with the weight."""
+    return 3 * FLOAT * matrix.size + matrix.size * matrix.element
+
+
 def check(matrix: Matrix) -> int:
     """The mask in bools once more, what of the weight is not zero, and the sum over rows in whole numbers."""
     return 3 * matrix.size

@@ -14,13 +14,13 @@ from tiny_models import make_model, save_model
 
 from trim_prune import plan
 from trim_prune.estimate import workspaces
-from trim_prune.estimate.memory import hidden_states, moments, one_linear, peak, statistics
+from trim_prune.estimate.memory import collected, factors, hidden_states, moments, one_linear, peak
 from trim_prune.estimate.subject import Subject
 from trim_prune.models.discover import find_blocks
 from trim_prune.recipes import build_recipe
 
 SCRIPT = Path(__file__).parents[1] / "runs" / "memory_script.py"
-SIZES = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 4, "max_position_embeddings": 256}
+SIZES = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 3, "max_position_embeddings": 256}
 WITHIN = 0.25
 BASE = {"sparsity": 0.6, "samples": 8, "seqlen": 128}
 RECIPES = {
@@ -33,29 +33,31 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def folder(tokenizer, tmp_path_factory):
-    """A model of 110 MiB whose blocks have 27."""
+    """A model of 80 MiB whose blocks have 25."""
     return save_model(tmp_path_factory.mktemp("model"), make_model("llama", **SIZES), tokenizer)
 
 
-def measured(folder, recipe, text, scratch, tokenizer):
-    """The most private memory of a prune in a process of its own, beyond what it had before."""
+@pytest.fixture(scope="module")
+def measured(folder, text_file, tokenizer, tmp_path_factory):
+    """The most private memory of each prune, beyond what its process had before."""
+    scratch = tmp_path_factory.mktemp("scratch")
     warm = save_model(scratch / "warm", make_model("llama", max_position_embeddings=256), tokenizer)
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPT, warm, folder, text, scratch / "out", json.dumps(recipe), 1 << 40]
+    recipes = json.dumps([BASE | recipe for recipe in RECIPES.values()])
+    command = [sys.executable, SCRIPT, warm, folder, text_file, scratch / "out", recipes, 1 << 40]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])["peak"]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return {name: line["peak"] for name, line in zip(RECIPES, lines, strict=True)}
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells of the memory of a process")
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_peak_of_a_prune_is_as_was_told(recipe, folder, text_file, tokenizer, tmp_path):
-    recipe = BASE | RECIPES[recipe]
-    told = plan(folder, recipe, timed=False).peaks["host"]
-    found = measured(folder, recipe, text_file, tmp_path, tokenizer)
-    assert told.total == pytest.approx(found, rel=WITHIN), told
+def test_the_peak_of_a_prune_is_as_was_told(recipe, folder, measured):
+    told = plan(folder, BASE | RECIPES[recipe], timed=False).peaks["host"]
+    assert told.total == pytest.approx(measured[recipe], rel=WITHIN), told
 
 
 def subject_of(device, streamed=True, written=True, **recipe):
@@ -103,17 +105,17 @@ def test_a_model_that_is_held_lies_in_memory_as_a_whole():
 
 
 def test_the_parts_of_each_method():
-    plain = statistics(subject_of("cpu", score="magnitude", rows="uniform"))
+    plain = collected(subject_of("cpu", score="magnitude", rows="uniform"))
     assert plain == 0
     columns = [32, 32, 32, 48]  # queries, keys and values share theirs; output; gate and up; down
-    energy = statistics(subject_of("cpu", rows="uniform"))
+    energy = collected(subject_of("cpu", rows="uniform"))
     assert energy == sum(8 * size for size in columns)
-    searched = statistics(subject_of("cpu", tokens_per_sequence=2))
+    searched = collected(subject_of("cpu", tokens_per_sequence=2))
     assert searched == energy + sum(size * 8 * 2 * 4 for size in columns)
-    grams = statistics(subject_of("cpu", rows="uniform", solver="swaps"))
+    grams = collected(subject_of("cpu", rows="uniform", solver="swaps"))
     assert grams == energy + sum(4 * size**2 for size in columns)
-    factors = statistics(subject_of("cpu", rows="uniform", solver="sparsegpt"))
-    assert factors == energy + 2 * sum(4 * size**2 for size in columns)
+    assert factors(subject_of("cpu", rows="uniform", solver="sparsegpt")) == sum(4 * size**2 for size in columns)
+    assert factors(subject_of("cpu", rows="uniform", solver="swaps")) == 0
     assert (
         hidden_states(subject_of("cpu", correction=0.5)) == 3 * hidden_states(subject_of("cpu")) == 3 * 8 * 16 * 32 * 4
     )
