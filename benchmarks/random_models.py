@@ -124,4 +124,5 @@ def _write_tokenizer(folder: Path) -> None:
     }
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
+    made: Any = PreTrainedTokenizerFast
+    made(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)

@@ -66,6 +66,12 @@ class Plan:
     output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
 
     @property
+    def batch_size(self) -> int:
+        """Sequences at once; one where the recipe says auto and nobody has found a number."""
+        size = self.recipe.batch_size
+        return 1 if size == "auto" else size
+
+    @property
     def linears(self) -> list[Linear]:
         """All linears, block by block."""
         return [linear for block in self.blocks for linear in block.linears]
@@ -118,7 +124,7 @@ def _divided_by_text(
     """As :func:`_divided`, by a layer budget that sees the dense model at work."""
     needs = LAYER_BUDGETS.get(plan.recipe.layers).needs - {"output_gradient"}
     statistics = _measure_dense(plan, needs, states, timings) if needs else {}
-    batch_size = plan.recipe.batch_size
+    batch_size = plan.batch_size
     dense = DenseModel(
         capture,
         states.twin(),
@@ -354,7 +360,7 @@ def _capture(
     if calibration is not None:
         # Experts see some tokens of each sequence: their sums do not depend on the batches if each is one sequence.
         routed = any(linear.routed for linear in plan.linears)
-        batches = calibration.batches(1 if routed else plan.recipe.batch_size)
+        batches = calibration.batches(1 if routed else plan.batch_size)
         capture = plan.capture
         assert capture is not None
         with timings.phase("capture"):

@@ -37,7 +37,7 @@ class StreamLane(Lane):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def fetch(self, tensor: Tensor) -> Arrive:
         """See :class:`Lane`."""

@@ -47,7 +47,7 @@ def takes_recipe(command: Callable[..., None]) -> Callable[..., None]:
     def filled(**values: Any) -> None:
         command(chosen=_chosen(**{name: values.pop(name) for name in options.parameters}), **values)
 
-    parameters = []
+    parameters: list[inspect.Parameter] = []
     for parameter in own.parameters.values():
         parameters += options.parameters.values() if parameter.name == "chosen" else [parameter]
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)

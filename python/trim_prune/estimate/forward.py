@@ -99,11 +99,11 @@ class _EndError(Exception):
     """Ends the forward at the last block."""
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of the tensors that are made inside this context; ``peak``: the most at one time."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self._now = 0
         self._known: set[int] = set()
 

@@ -28,6 +28,10 @@ from .stored import Convert, Piece, conversion, find_pieces
 from .wrappers import plain_state
 
 
+LARGEST = 5 * 10**9
+"""Bytes of a weight file where nobody says."""
+
+
 class Output:
     """A model folder whose weight files and masks have their final size from the start.
 
@@ -335,15 +339,15 @@ def _zeros(weight: Tensor, among: Tensor) -> int:
 def save_weights(model: Any, folder: Path, max_shard_size: int | None = None) -> None:
     """Write all tensors of a model as they are in memory, by the names that they have in files of such models.
 
-    ``max_shard_size``: bytes of the largest file; None: transformers' own choice.
+    ``max_shard_size``: bytes of the largest file; None: five billion, as transformers does.
     """
     from huggingface_hub import save_torch_state_dict
 
     files = {name: _alone(tensor) for name, tensor in conversion(model)(plain_state(model)).items()}
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    most = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-    save_torch_state_dict(files, folder, shared_tensors_to_discard=tied, **most)
+    most = LARGEST if max_shard_size is None else max_shard_size
+    save_torch_state_dict(files, folder, shared_tensors_to_discard=tied, max_shard_size=most)
 
 
 def _alone(tensor: Tensor) -> Tensor:
