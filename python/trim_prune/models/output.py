@@ -27,7 +27,6 @@ from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 from .stored import Convert, Piece, conversion, find_pieces
 from .wrappers import plain_state
 
-
 LARGEST = 5 * 10**9
 """Bytes of a weight file where nobody says."""
 
