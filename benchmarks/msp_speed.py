@@ -37,6 +37,7 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
     """
     assert recipe.pattern is not None
     assert recipe.seqlen is not None
+    assert recipe.batch_size != "auto"
     options, of = recipe.msp, recipe.pattern.of
     held_out = calibration_tokens(
         loaded.tokenizer,

@@ -33,6 +33,8 @@ SITE = ROOT / "build" / "gpu-site"
 TESTS = "tests/trim_kernels/cuda/test_on_gpu.py"
 TOOLKIT = "/usr/local/cuda/bin"
 """Where nvcc and compute-sanitizer are if not in PATH."""
+CALIBRATION = ["--samples", "256", "--seqlen", "2048"]
+"""Of the whole prune: what the time that is wanted for all blocks is about."""
 UNCACHED = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
 """An allocation for each tensor: memcheck then sees where it ends."""
 
@@ -82,12 +84,19 @@ def steps(results: Path) -> list[Step]:
     parallel = ["-n", "4"] if importlib.util.find_spec("xdist") or "xdist" in " ".join(wheels) else []
     pytest = [python, "-m", "pytest", TESTS, "-q", "-p", "no:cacheprovider", *parallel]
     bench = [python, "-m", "benchmarks.kernels", "--device", "cuda", "--missing", "--out", str(results)]
+    whole = [python, "-m", "benchmarks.end_to_end", "qwen2.5-14b", "--blocks", "3", *CALIBRATION, "--device", "cuda"]
     small = [python, "-m", "benchmarks.gpu.sanitize"]
     return [
         Step("wheels", [*install, "--target", str(SITE), *wheels], 60, obstacle=_without(wheels)),
         Step("build", [python, "-m", "benchmarks.gpu.build"], 180),
         Step("doctor", [python, "-m", "trim_kernels.machine"], 30),
         Step("headlines", [*bench, "--headlines"], 110),
+        Step(
+            "end to end",
+            [*whole, "--out", str(results.with_stem(f"end_to_end-{results.stem}"))],
+            100,
+            obstacle=_without_prune,
+        ),
         Step("tests cuda", [*pytest, "-k", "not triton"], 100, obstacle=_without_pytest),
         Step("tests triton", [*pytest, "-k", "triton"], 100, obstacle=_without_pytest),
         *[_sanitizer(tool, small) for tool in ("memcheck", "racecheck")],
@@ -114,6 +123,12 @@ def _without_pytest() -> str | None:
     command = [sys.executable, "-c", "import pytest, hypothesis"]
     present = subprocess.run(command, capture_output=True, check=False).returncode == 0
     return None if present else f"pytest or hypothesis is missing: carry their wheels in {WHEELS}"
+
+
+def _without_prune() -> str | None:
+    command = [sys.executable, "-c", "import trim_prune.cli.main, accelerate, transformers"]
+    present = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return None if present else f"what trim_prune needs is missing: carry its wheels in {WHEELS}"
 
 
 def _without_sanitizer() -> str | None:

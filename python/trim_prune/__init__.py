@@ -9,6 +9,7 @@ from .budgets.rows import RowDecision, RowRequest, register_row_budget
 from .callbacks import Callback, register_callback
 from .describe import Description, describe
 from .errors import TrimPruneError
+from .estimate.plan import Forecast, plan
 from .evaluation.perplexity import Perplexity, evaluate, perplexity
 from .events import Event
 from .loading import load
@@ -40,6 +41,7 @@ __all__ = [
     "Description",
     "DlpOptions",
     "Event",
+    "Forecast",
     "Importance",
     "LayerRequest",
     "LinearResult",
@@ -70,6 +72,7 @@ __all__ = [
     "load",
     "load_model",
     "perplexity",
+    "plan",
     "prune",
     "register_callback",
     "register_layer_budget",

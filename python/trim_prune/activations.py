@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from .errors import TrimPruneError
 from .models.shards import allocate
+from .transfers import lane_of
 
 SHARE = 0.5
 """Of the memory that is free, what hidden states may take."""
@@ -18,25 +20,44 @@ CGROUP = Path("/sys/fs/cgroup")
 
 Keep = Callable[[Tensor], Tensor]
 """Puts hidden states where they wait; returns them there."""
+Where = Literal["device", "memory", "file"]
+
+
+def where_kept(size: int, device: torch.device) -> Where:
+    """Where hidden states of ``size`` bytes in all wait, from what is free now.
+
+    On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise; else
+    in files.
+    """
+    if device.type == "cuda" and size <= SHARE * free_on(device):
+        return "device"
+    return "memory" if size <= SHARE * free_memory() else "file"
 
 
 def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None) -> Keep:
-    """How to keep hidden states of ``size`` bytes in all, from what is free now.
+    """How to keep hidden states of ``size`` bytes in all where :func:`where_kept` says.
 
-    On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise,
-    where transfers to a GPU need no copy (pinned); else in files in ``folder`` (the system's, for temporary files, if
-    there is none), mapped into memory, which lose their names at once and so never outlive the process.
+    In memory they lie where transfers to a GPU need no copy (pinned), and are still on their way when the call returns:
+    see ``transfers``. Files are in ``folder`` (the system's, for
+    temporary files, if there is none), mapped into memory; they lose their names at once and so never outlive the
+    process.
 
     Args:
         home: where the model gives its hidden states; a model that lies on a GPU keeps them there.
     """
     if home.type != "cpu":
         return lambda hidden: hidden.to(home)
-    if device.type == "cuda" and size <= SHARE * torch.cuda.mem_get_info(device)[0]:
+    where = where_kept(size, device)
+    if where == "device":
         return lambda hidden: hidden.to(device)
-    if size <= SHARE * free_memory():
-        return _pinned if device.type == "cuda" else lambda hidden: hidden.to("cpu")
+    if where == "memory":
+        return lane_of(device).store
     return lambda hidden: _in_file(hidden, folder)
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that this process may still take on the device on which blocks compute."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def free_memory() -> int:
@@ -53,10 +74,6 @@ def _number(file: Path) -> int | None:
         return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def _pinned(hidden: Tensor) -> Tensor:
-    return torch.empty(hidden.shape, dtype=hidden.dtype, pin_memory=True).copy_(hidden)
 
 
 def _in_file(hidden: Tensor, folder: Path | None) -> Tensor:

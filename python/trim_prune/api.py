@@ -11,22 +11,26 @@ from typing import Any, TypedDict, Unpack, overload
 from torch import nn
 
 from .budgets.layers import LAYER_BUDGETS
+from .calibration.length import sequence_length
 from .calibration.text import Text, TextSource, is_file, open_text
 from .calibration.tokens import Calibration, calibration_tokens
 from .callbacks import Callback, Calls
-from .engine import make_plan, sparsity_figures, walk
+from .engine import Plan, make_plan, sparsity_figures, walk
 from .errors import TrimPruneError
+from .estimate.batch import batch_size
+from .estimate.subject import Subject
 from .events import Event, EventLog, Events, Listener
 from .layers_file import write_layers
-from .models.device import choose_device, context_length
+from .models.device import choose_device
 from .models.load import LoadedModel, Source, gguf_candidates, load_model
 from .models.masks import WrittenMasks
 from .models.output import Output
+from .models.sharding import parse_size
 from .models.staging import check_output, protect_inputs, write_errors
 from .models.wrappers import uncompiled, unwrap
 from .permutation import require_scipy
 from .recipe import Recipe
-from .recipes import AnyRecipe, build_recipe, load_recipe
+from .recipes import AnyRecipe, as_recipe
 from .report.write import INSTALL, missing_packages, try_report
 from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
@@ -37,8 +41,6 @@ from .structured import StructuredRecipe, StructuredResult
 from .structured.run import prune_structure
 from .timing import Timings
 
-DEFAULT_SEQLEN = 2048
-
 
 class Options(TypedDict, total=False):
     """What :func:`prune` takes by keyword."""
@@ -47,6 +49,7 @@ class Options(TypedDict, total=False):
     out: str | Path | None
     overwrite: bool
     resume: bool
+    max_shard_size: int | str | None
     from_run: str | Path | None
     from_block: int | None
     gguf: str | Path | None
@@ -80,6 +83,7 @@ def prune(
     out: str | Path | None = None,
     overwrite: bool = False,
     resume: bool = True,
+    max_shard_size: int | str | None = None,
     from_run: str | Path | None = None,
     from_block: int | None = None,
     gguf: str | Path | None = None,
@@ -97,7 +101,8 @@ def prune(
     write; without it the pruned model is only in the result. With it, a model from a folder is never in memory as a
     whole (with a :class:`StructuredRecipe`, or where transformers converts its weights, it is), and what is done is
     kept beside it until it is whole, in ``<out>.unfinished``. resume: go on from there if an earlier run of the same
-    model, recipe, text and code stopped; False: begin anew. from_run, from_block: take the blocks before that one,
+    model, recipe, text and code stopped; False: begin anew. max_shard_size: the largest weight file, in bytes or as
+    "5GB"; by default the files are those of the model. from_run, from_block: take the blocks before that one,
     counted from 0, as an earlier run with that ``out`` pruned them, and prune only the others by this recipe. on_event:
     called with each :class:`Event`. callbacks: see :class:`Callback`.
 
@@ -105,12 +110,13 @@ def prune(
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
     interrupted later (Ctrl-C, out of memory) leaves it partly pruned: some blocks are, the others are not.
     """
+    shard_size = parse_size(max_shard_size)
     inputs = _input_files(model, recipe, text, gguf)
-    recipe = _as_recipe(recipe)
-    choose_device(recipe.device)
+    recipe = as_recipe(recipe)
+    device = choose_device(recipe.device)
     if isinstance(recipe, Recipe) and recipe.permute:
         require_scipy()
-    timings, events = Timings(), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
+    timings, events = Timings(device), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
     if recipe.needs_text and text is None:
         raise TrimPruneError(
             "calibration text is missing",
@@ -123,6 +129,10 @@ def prune(
             "a structured prune begins with the first block",
             got="from_run, and a recipe that takes whole heads and channels",
             fix="leave from_run and from_block out",
+        )
+    if shard_size is not None and out is None:
+        raise TrimPruneError(
+            "max_shard_size is given, and nothing is written", got=f"max_shard_size: {max_shard_size}", fix="give out"
         )
     if out is not None:
         protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
@@ -153,6 +163,7 @@ def prune(
                 timings,
                 None if run is None else run.model,
                 None if out is None else Path(out),
+                shard_size,
             )
             if run is not None:
                 _report(run, events)
@@ -164,15 +175,17 @@ def prune(
         if source is not None:
             with timings.phase("load"):
                 calibration = _calibrate(loaded, recipe, source)
+            with timings.phase("plan"):
+                plan = _with_batch_size(plan, calibration, run)
         if run is not None:
             with timings.phase("write"):
-                output = Output(run.model, loaded, plan.blocks)
-                facts = fingerprint(loaded, recipe, calibration, plan.device, earlier)
-                run.begin(facts, output, plan.blocks, events.warn, earlier)
+                output = Output(run.model, loaded, plan.blocks, shard_size)
+                facts = fingerprint(loaded, recipe, calibration, plan.device, earlier, shard_size)
+                run.begin(facts, output, plan.blocks, events.warn, earlier, plan.recipe.batch_size)
         events.emit("phase", name="prune")
         linears, masks, _ = walk(plan, calibration, events, timings, run)
         result = PruneResult(
-            recipe=recipe,
+            recipe=plan.recipe,
             sparsity=sparsity_figures(plan, linears),
             linears=linears,
             masks=masks if run is None else WrittenMasks(run.out),
@@ -193,6 +206,19 @@ def prune(
             _report(run, events)
         events.emit("finish", seconds=timings.seconds)
     return result
+
+
+def _with_batch_size(plan: Plan, calibration: Calibration, run: Run | None) -> Plan:
+    """The plan with a number of sequences at once: an earlier process's, as another might change last bits."""
+    if plan.recipe.batch_size != "auto":
+        return plan
+    known = None if run is None else run.batch_size
+    streamed = plan.blocks[0].store is not None
+    sequences, tokens = calibration.token_ids.shape
+    subject = Subject(plan.model, plan.blocks, plan.recipe, plan.device, streamed, run is not None, sequences, tokens)
+    present = subject.bytes_outside + (0 if streamed else subject.bytes_of_blocks)
+    size = known or batch_size(subject, present)[0]
+    return replace(plan, recipe=plan.recipe.model_copy(update={"batch_size": size}))
 
 
 _TEXTLESS: dict[type[AnyRecipe], str] = {
@@ -270,12 +296,6 @@ def _pruned(
     return load
 
 
-def _as_recipe(recipe: AnyRecipe | dict[str, Any] | str | Path) -> AnyRecipe:
-    if isinstance(recipe, (Recipe, StructuredRecipe)):
-        return recipe
-    return build_recipe(recipe) if isinstance(recipe, dict) else load_recipe(recipe)
-
-
 def _input_files(
     model: str | Path | nn.Module,
     recipe: AnyRecipe | dict[str, Any] | str | Path,
@@ -322,20 +342,7 @@ def _load(
 def _calibrate(loaded: LoadedModel, recipe: AnyRecipe, text: Text) -> Calibration:
     if loaded.tokenizer is None:
         raise TrimPruneError("a model object needs its tokenizer for the calibration text", fix="tokenizer=...")
-    context = context_length(loaded.model)
-    seqlen = recipe.seqlen or min(DEFAULT_SEQLEN, context or DEFAULT_SEQLEN)
-    if context is not None and seqlen > context:
-        raise TrimPruneError(
-            "calibration sequences are longer than the model's context",
-            expected=f"seqlen at most {context}",
-            got=str(seqlen),
-        )
-    if isinstance(recipe, Recipe) and recipe.tokens_per_sequence > seqlen:
-        raise TrimPruneError(
-            "more search tokens per sequence than it has",
-            expected=f"tokens_per_sequence at most {seqlen}",
-            got=str(recipe.tokens_per_sequence),
-        )
+    seqlen = sequence_length(recipe, loaded.model)
     judging = LAYER_BUDGETS.get(recipe.layers).held_out if isinstance(recipe, Recipe) else None
     return calibration_tokens(
         loaded.tokenizer,

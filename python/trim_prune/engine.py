@@ -27,9 +27,9 @@ from .calibration.tokens import Calibration
 from .correction import corrected
 from .dense import DenseModel
 from .digest import checksum
-from .errors import TrimPruneError
+from .errors import TrimPruneError, WeightsElsewhereError
 from .events import Events
-from .models.capture import Call, Capture, Captured, refuse_not_finite
+from .models.capture import PROBE_TOKENS, Call, Capture, Captured, refuse_not_finite
 from .models.coverage import coverage_warnings, require_coverage
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
@@ -52,18 +52,25 @@ from .timing import Timings
 class Plan:
     """What will be pruned.
 
-    ``folds``: which linears may have their columns reordered; None unless the recipe permutes. ``budgets``: what each
-    linear loses, exactly; None until the layer budget has divided the target. ``output_gradients``: of the linears, if
-    the row budget needs them.
+    ``capture``: takes the inputs of the blocks, if anything is measured on text. ``folds``: which linears may have
+    their columns reordered; None unless the recipe permutes. ``budgets``: what each linear loses, exactly; None until
+    the layer budget has divided the target. ``output_gradients``: of the linears, if the row budget needs them.
     """
 
     model: nn.Module
     recipe: Recipe
     device: torch.device
     blocks: list[Block]
+    capture: Capture | None = None
     folds: Folds | None = None
     budgets: dict[Linear, Budget] | None = None
     output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences at once; one where the recipe says auto and nobody has found a number."""
+        size = self.recipe.batch_size
+        return 1 if size == "auto" else size
 
     @property
     def linears(self) -> list[Linear]:
@@ -71,20 +78,35 @@ class Plan:
         return [linear for block in self.blocks for linear in block.linears]
 
 
-def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
-    """Find the blocks, whose weights are in that store or in memory, and refuse what cannot be done."""
+def outline(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """Find the blocks, whose weights are in that store or in memory, and refuse what shapes do not allow."""
     blocks = find_blocks(model, store)
     linears = [linear for block in blocks for linear in block.linears]
     require_coverage(blocks, recipe.allow_uncovered)
     _refuse_out_of_reach(linears, recipe)
     _refuse_narrow(linears, recipe)
     refuse_unmatched((linear.name for linear in linears), recipe)
-    _refuse_not_finite(blocks)
-    folds = find_folds(model, blocks, recipe.pattern) if recipe.permute and recipe.pattern is not None else None
-    plan = Plan(model, recipe, choose_device(recipe.device), blocks, folds)
+    plan = Plan(model, recipe, choose_device(recipe.device), blocks)
     if recipe.layers == "table":
         # For what is wrong with its rules, before a large output is laid out.
-        _budgets(plan, {}, None)
+        divide(plan, {}, None)
+    return plan
+
+
+def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+    """As :func:`outline`, having looked at the weights: refuses all that cannot be done."""
+    plan = outline(model, recipe, store)
+    # All of them before any work: a walk that stops at one leaves a model half pruned.
+    if recipe.needs_text:
+        with torch.no_grad(), evaluation_mode(model):
+            probe = torch.arange(PROBE_TOKENS)[None]
+            plan = replace(plan, capture=Capture(model, plan.blocks, probe, _refuse_not_finite))
+    else:
+        for block in plan.blocks:
+            with on_device(block):
+                _refuse_not_finite(block)
+    if recipe.permute and recipe.pattern is not None:
+        return replace(plan, folds=find_folds(model, plan.blocks, recipe.pattern))
     return plan
 
 
@@ -93,7 +115,7 @@ def _divided(
 ) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
     with timings.phase("plan"):
-        return replace(plan, budgets=_budgets(plan, statistics, dense))
+        return replace(plan, budgets=divide(plan, statistics, dense))
 
 
 def _divided_by_text(
@@ -108,7 +130,7 @@ def _divided_by_text(
     """As :func:`_divided`, by a layer budget that sees the dense model at work."""
     needs = LAYER_BUDGETS.get(plan.recipe.layers).needs - {"output_gradient"}
     statistics = _measure_dense(plan, needs, states, timings) if needs else {}
-    batch_size = plan.recipe.batch_size
+    batch_size = plan.batch_size
     dense = DenseModel(
         capture,
         states.twin(),
@@ -123,9 +145,13 @@ def _divided_by_text(
     return _divided(plan, timings, statistics, dense)
 
 
-def _budgets(
-    plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None
-) -> dict[Linear, Budget]:
+def divide(plan: Plan, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None) -> dict[Linear, Budget]:
+    """What each linear loses, as the layer budget divides the target.
+
+    Raises:
+        WeightsElsewhereError: it reads weights that are not in memory.
+        TrimPruneError: it cannot.
+    """
     linears, recipe = plan.linears, plan.recipe
     sizes, limits = [linear.size for linear in linears], _limits(linears, recipe)
     total = round(recipe.sparsity * sum(sizes))
@@ -145,7 +171,7 @@ def _budgets(
         # What torch says of tensors without memory.
         if "meta" not in str(error):
             raise
-        raise TrimPruneError(
+        raise WeightsElsewhereError(
             f"layer budget {recipe.layers!r} reads weights that are on the disk",
             got=str(error).splitlines()[0],
             fix="read those of a block inside: with request.on_device(block)",
@@ -190,15 +216,12 @@ def _refuse_narrow(linears: Sequence[Linear], recipe: Recipe) -> None:
             )
 
 
-def _refuse_not_finite(blocks: Sequence[Block]) -> None:
-    # All of them before any work: a walk that stops at one leaves a model half pruned.
-    for block in blocks:
-        with on_device(block):
-            for linear in block.linears:
-                if not torch.isfinite(linear.weight).all():
-                    raise TrimPruneError(
-                        "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
-                    )
+def _refuse_not_finite(block: Block) -> None:
+    for linear in block.linears:
+        if not torch.isfinite(linear.weight).all():
+            raise TrimPruneError(
+                "NaN or infinity in the weights of a linear", where=f"block {linear.block}, {linear.name}"
+            )
 
 
 @torch.no_grad()
@@ -353,9 +376,10 @@ def _capture(
     if calibration is not None:
         # Experts see some tokens of each sequence: their sums do not depend on the batches if each is one sequence.
         routed = any(linear.routed for linear in plan.linears)
-        batches = calibration.batches(1 if routed else plan.recipe.batch_size)
+        batches = calibration.batches(1 if routed else plan.batch_size)
+        capture = plan.capture
+        assert capture is not None
         with timings.phase("capture"):
-            capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):
                 found = capture(batch, captured[-1] if captured else None)
                 if keep is None:

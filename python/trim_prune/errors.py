@@ -35,6 +35,10 @@ class TrimPruneError(Exception):
         return TrimPruneError(self.what, where=where, expected=self.expected, got=self.got, fix=self.fix)
 
 
+class WeightsElsewhereError(TrimPruneError):
+    """Weights were read that are not in memory."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A suggestion for a misspelt name: ``did you mean 'wanda'?``, or nothing."""
     close = get_close_matches(word, list(known), n=1, cutoff=0.5)

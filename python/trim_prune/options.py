@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 
 LayerMetric = Literal[
     "cosine",
@@ -24,6 +24,16 @@ RowMetric = Literal["cosine", "mse", "psnr"]
 # Strict: no bool passes for a number (`sparsity: true` is not 1.0).
 Real = Annotated[float, Field(strict=True)]
 Whole = Annotated[int, Field(strict=True)]
+
+
+def _batch_size(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise ValueError("Input should be auto, or a whole number of at least 1")
+
+
+BatchSize = Annotated[int | Literal["auto"], PlainValidator(_batch_size)]
+"""Sequences in one forward; auto: as many as the free memory allows, see ``estimate.batch``."""
 
 
 class Strict(BaseModel):

@@ -24,6 +24,7 @@ from .errors import TrimPruneError
 from .options import (
     AlphaPruningOptions,
     AlpsOptions,
+    BatchSize,
     DlpOptions,
     MspOptions,
     OptimalOptions,
@@ -102,7 +103,7 @@ class Recipe(RecipeBase):
     damping: Annotated[Real, Field(ge=0)] | None = None
     """Added to the diagonal of Gram matrices before they are inverted, as a share of its mean; None: to each entry
     2 * columns / tokens of itself."""
-    batch_size: Whole = Field(default=4, ge=1)
+    batch_size: BatchSize = "auto"
     device: str = "auto"
     strict: bool = Field(default=False, strict=True)
     """Whether a linear that needs a fallback, such as a repaired factorisation, is an error."""

@@ -13,6 +13,13 @@ from .structured.recipe import TARGETS, StructuredRecipe
 AnyRecipe = Recipe | StructuredRecipe
 
 
+def as_recipe(recipe: AnyRecipe | dict[str, Any] | str | Path) -> AnyRecipe:
+    """A recipe as it is, or from its values, or from a YAML file."""
+    if isinstance(recipe, (Recipe, StructuredRecipe)):
+        return recipe
+    return build_recipe(recipe) if isinstance(recipe, dict) else load_recipe(recipe)
+
+
 def build_recipe(values: dict[str, Any], *, where: str = "recipe") -> AnyRecipe:
     """A structured recipe if its preset or its target is one of those; otherwise a recipe with a sparsity."""
     return _kind(values).build(values, where=where)

@@ -15,6 +15,7 @@ from .calibration.statistics import Collector
 from .models.capture import Call, Captured
 from .models.discover import Block, find_linears
 from .models.watch import watched
+from .transfers import Ahead, lane_of
 
 Recall = Callable[[Sequence[int]], list[tuple[Call, ...]]]
 
@@ -34,6 +35,8 @@ class States:
         recall: Recall | None = None,
     ) -> None:
         self.device, self.keep, self.recall = device, keep, recall
+        self._lane = lane_of(device)
+        self._ahead = Ahead(self._lane)
         self.hidden = [batch.hidden for batch in captured]
         self.calls: list[tuple[Call, ...]] = [batch.calls for batch in captured]
 
@@ -59,6 +62,7 @@ class States:
                 self._halve(index)
                 if collector is not None:
                     collector.reset()
+        self._lane.finish()
 
     @property
     def kept_on_disk(self) -> bool:
@@ -88,10 +92,13 @@ class States:
         return twin
 
     def run(self, block: Block, module: nn.Module, index: int) -> Tensor:
-        """The output for one batch, where hidden states wait."""
-        hidden = self.hidden[index]
-        entering = hidden.to(self.device, non_blocking=True)
-        return self._kept(self.calls[index][block.index].run(module, entering, self.device), hidden)
+        """The output for one batch, on the device."""
+        entering = self._ahead.take(self.hidden, index)
+        return self.calls[index][block.index].run(module, entering, self.device)
+
+    def output(self, block: Block, module: nn.Module, index: int) -> Tensor:
+        """As :meth:`run`, where hidden states wait; it may still be on its way there, see ``transfers``."""
+        return self._kept(self.run(block, module, index), self.hidden[index])
 
     def _collect(self, block: Block, collector: Collector, index: int) -> None:
         with collector.batch(*self.hidden[index].shape[:2]):
@@ -99,7 +106,7 @@ class States:
 
     def _propagate(self, block: Block, collector: Collector | None, index: int) -> None:
         with collector.batch(*self.hidden[index].shape[:2]) if collector else nullcontext():
-            self.hidden[index] = self.run(block, block.module, index)
+            self.hidden[index] = self.output(block, block.module, index)
 
     def _fits(self, forward: Callable[[], None], again: bool = True) -> bool:
         """Whether the device had the memory for it. Raises if it had not, and smaller batches would not help.
@@ -156,7 +163,7 @@ class PairedStates(States):
     def _collect(self, block: Block, collector: Collector, index: int) -> None:
         assert self._module is not None
         with _inputs(block, self._module) as dense:
-            self._after[index] = self._dense.run(block, self._module, index)
+            self._after[index] = self._dense.output(block, self._module, index)
         sequences, tokens = self.hidden[index].shape[:2]
         with collector.batch(sequences, tokens, dense):
             self.run(block, block.module, index)
@@ -185,7 +192,7 @@ class PairedStates(States):
     def replay(self, block: Block, load: Callable[[], None]) -> None:
         """See :meth:`States.replay`; the dense model's block is what is there before ``load``."""
         for index in range(len(self.hidden)):
-            self._after[index] = self._dense.run(block, block.module, index)
+            self._after[index] = self._dense.output(block, block.module, index)
         super().replay(block, load)
 
 

@@ -103,6 +103,7 @@ def test_the_headlines_come_before_the_tests_and_the_rest_last():
         "build",
         "doctor",
         "headlines",
+        "end to end",
         "tests cuda",
         "tests triton",
         "memcheck",
@@ -110,7 +111,7 @@ def test_the_headlines_come_before_the_tests_and_the_rest_last():
         "figures",
     ]
     seconds = [step.seconds for step in gpu.steps(Path("results.json"))]
-    assert sum(seconds[1:4]) < 60 * 8.7  # what matters most fits
+    assert sum(seconds[1:5]) < 60 * 8.7  # what matters most fits
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from trim_prune import memory, timing
 from trim_prune.timing import Timings
@@ -40,6 +41,14 @@ def test_a_phase_that_fails_is_counted(clock):
     with pytest.raises(RuntimeError):
         fail()
     assert timings.seconds == {"search": 4}
+
+
+def test_an_outer_phase_on_a_gpu_waits_for_what_was_begun_in_it(clock, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: clock(7 if timings.seconds else 1))
+    timings = Timings(torch.device("cuda"))
+    with timings.phase("forward"), timings.phase("statistics"):
+        clock(2)
+    assert timings.seconds == {"statistics": 2, "forward": 7}
 
 
 @pytest.fixture

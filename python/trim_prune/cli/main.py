@@ -18,6 +18,7 @@ from .evaluate import evaluate
 from .masks import masks
 from .merge_lora import merge_lora
 from .pack import pack, unpack
+from .plan import plan
 from .prune import prune
 from .report import report
 
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(prune)
+app.command()(plan)
 app.command()(evaluate)
 app.command()(report)
 app.command()(compare)

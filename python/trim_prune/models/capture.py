@@ -59,9 +59,18 @@ class Captured:
 class Capture:
     """Captures the block inputs of batches of token ids; made once per model."""
 
-    def __init__(self, model: nn.Module, blocks: Sequence[Block], example: Tensor) -> None:
-        """``example`` is any batch of token ids: its first tokens serve for the probe."""
-        self.model, self.blocks = model, blocks
+    def __init__(
+        self,
+        model: nn.Module,
+        blocks: Sequence[Block],
+        example: Tensor,
+        on_block: Callable[[Block], None] = lambda _: None,
+    ) -> None:
+        """``example`` is any batch of token ids: its first tokens serve for the probe.
+
+        ``on_block``: called with each block in turn while its weights can be read, as the probe comes to it.
+        """
+        self.model, self.blocks, self._on_block = model, blocks, on_block
         self._outputs: list[Any] = []
         self._probe(example[:1, :PROBE_TOKENS])
 
@@ -120,6 +129,7 @@ class Capture:
                     raise _unsupported("the blocks do not run one after the other, once each", index)
                 calls[index] = (args, kwargs)
                 with on_device(self.blocks[index]):
+                    self._on_block(self.blocks[index])
                     outputs[index] = original(*args, **kwargs)
                 return outputs[index]
 

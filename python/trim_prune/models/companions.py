@@ -43,9 +43,12 @@ def save_companions(loaded: LoadedModel, folder: Path) -> None:
 
 def copy_companions(source: Path, folder: Path) -> None:
     """Copy what other tools need beside the weights, byte for byte."""
-    for pattern in COPIED:
-        for file in source.glob(pattern):
-            if file.is_file():
-                target = folder / file.relative_to(source)
-                target.parent.mkdir(exist_ok=True)
-                shutil.copyfile(file, target)
+    for file in companion_files(source):
+        target = folder / file.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def companion_files(source: Path) -> list[Path]:
+    """The files beside the weights of a model folder that belong to the model."""
+    return [file for pattern in COPIED for file in source.glob(pattern) if file.is_file()]

@@ -38,7 +38,7 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
         def forward(*args: Any, **kwargs: Any) -> Any:
             kind = kind_of(block)
             if kind not in outputs:
-                with _zeros([block.module]), watched(block.linears, note):
+                with zeros([block.module]), watched(block.linears, note):
                     outputs[kind] = original(*args, **kwargs)
             if block is blocks[-1]:
                 raise _EndError
@@ -46,11 +46,9 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
 
         return forward
 
-    inside = {id(module) for block in blocks for module in block.module.modules()}
-    rest = [module for module in model.modules() if id(module) not in inside]
     with ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
-        stack.enter_context(_zeros(rest, recurse=False))
+        stack.enter_context(zeros(outside(model, blocks), recurse=False))
         stack.enter_context(forwards(blocks, alike))
         stack.enter_context(suppress(_EndError))
         tokens = torch.zeros(1, PROBE_TOKENS, dtype=torch.int64)
@@ -64,6 +62,12 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
     return found
 
 
+def outside(model: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
+    """The modules of a model that are in none of its blocks."""
+    inside = {id(module) for block in blocks for module in block.module.modules()}
+    return [module for module in model.modules() if id(module) not in inside]
+
+
 def kind_of(block: Block) -> tuple[Any, ...]:
     """What blocks that are alike have in common: their class, and the names and shapes of their linears."""
     linears = tuple((linear.name.removeprefix(block.name), linear.shape) for linear in block.linears)
@@ -75,7 +79,7 @@ class _EndError(Exception):
 
 
 @contextmanager
-def _zeros(modules: Sequence[nn.Module], *, recurse: bool = True) -> Iterator[None]:
+def zeros(modules: Sequence[nn.Module], *, recurse: bool = True) -> Iterator[None]:
     """Parameters and buffers without data are zero inside this context: one zero each, so that they take no memory."""
     owners = [part for module in modules for part in (module.modules() if recurse else [module])]
     tables: list[dict[str, Any]] = [table for owner in owners for table in (owner._parameters, owner._buffers)]

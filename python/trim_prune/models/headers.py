@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import TrimPruneError
-from .load import auto_class, download, is_hub_id, read_config
-from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
+from .load import (
+    PACKED_FILE,
+    STRUCTURE_FILE,
+    auto_class,
+    compute_dtype,
+    download,
+    empty_model,
+    is_hub_id,
+    mixes_types,
+    read_config,
+)
+from .on_disk import stored_names
+from .shards import INDEX_FILE, SINGLE_FILE, Shards, shards_of, weight_files
 
 
 def header_folder(model: str | Path) -> Path:
@@ -51,3 +63,33 @@ def without_weights(folder: Path, name: str, *, trust_remote_code: bool) -> nn.M
             "transformers cannot make this model", where=name, got=f"{type(error).__name__}: {error}"
         ) from error
     return model
+
+
+def outline_model(
+    folder: Path, name: str, *, dtype: str, device: torch.device, trust_remote_code: bool
+) -> tuple[Any, bool]:
+    """The model of a folder as it would be computed, without its weights, and whether a prune leaves them in the files.
+
+    ``name``: for errors. Files that are not there (of a hub id) count as if they held the parameters as they are, in
+    the type that the configuration names.
+
+    Raises:
+        TrimPruneError: no model of this folder can be made without reading weights.
+    """
+    for file, what in ((STRUCTURE_FILE, "sizes of their own"), (PACKED_FILE, "packed weights")):
+        if (folder / file).is_file():
+            raise TrimPruneError(
+                f"the blocks of this model have {what}, of which headers do not tell enough",
+                where=name,
+                got=file,
+                fix="give the model that it was made from",
+            )
+    config, shards = read_config(folder, name, trust_remote_code), shards_of(folder)
+    first = compute_dtype(dtype) or config.dtype or (shards.only_dtype if shards else None) or torch.float32
+    try:
+        model = empty_model(config, first, dtype == "auto" and device.type == "cpu", trust_remote_code)
+    except Exception as error:
+        raise TrimPruneError(
+            "transformers cannot make this model", where=name, got=f"{type(error).__name__}: {error}"
+        ) from error
+    return model.eval(), not mixes_types(model) and (shards is None or stored_names(model, shards) is not None)

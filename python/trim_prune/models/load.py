@@ -99,7 +99,7 @@ def load_model(
     takes files that hold the parameters as they are: a GGUF file and a checkpoint that transformers converts while it
     loads it are held all the same.
     """
-    _compute_dtype(dtype)
+    compute_dtype(dtype)
     source = resolve(model, gguf)
     if source.gguf is not None:
         return _load_gguf(source, dtype)
@@ -145,16 +145,16 @@ def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> Any
         # Here: it needs this module.
         from ..structured.ragged import load_ragged
 
-        return load_ragged(folder, config, _compute_dtype(dtype))
+        return load_ragged(folder, config, compute_dtype(dtype))
     if (folder / PACKED_FILE).is_file():
         from ..formats.load_packed import load_packed
 
-        model, compute = load_packed(folder, torch.device("cpu")), _compute_dtype(dtype)
+        model, compute = load_packed(folder, torch.device("cpu")), compute_dtype(dtype)
         return model if compute is None else model.to(compute)
     return auto_class(config).from_pretrained(
         folder,
         config=config,
-        dtype=_compute_dtype(dtype) or "auto",
+        dtype=compute_dtype(dtype) or "auto",
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
@@ -165,16 +165,26 @@ def _opened(
 ) -> tuple[Any, torch.dtype, BlocksOnDisk] | None:
     """A model whose blocks stay in the files, and the type in which transformers would load it; None if they cannot."""
     shards = Shards(folder, weight_files(folder))
-    first = _compute_dtype(dtype) or config.dtype or shards.only_dtype
+    first = compute_dtype(dtype) or config.dtype or shards.only_dtype
     if first is None:
         return None
-    # transformers notes the type in the configuration.
-    model = build_empty(auto_class(config), copy.deepcopy(config), first, trust_remote_code)
-    if model._keep_in_fp32_modules or getattr(model, "_keep_in_fp32_modules_strict", None):
+    model = empty_model(config, first, wide, trust_remote_code)
+    if mixes_types(model):
         return None
-    model = _widened(model) if wide else model
     store = open_blocks(model, shards, first)
     return None if store is None else (model, first, store)
+
+
+def empty_model(config: Any, dtype: torch.dtype, wide: bool, trust_remote_code: bool) -> Any:
+    """The model of a configuration in that type, without weights; ``wide``: in float32 in place of float16."""
+    # transformers notes the type in the configuration.
+    model = build_empty(auto_class(config), copy.deepcopy(config), dtype, trust_remote_code)
+    return _widened(model) if wide else model
+
+
+def mixes_types(model: Any) -> bool:
+    """Whether transformers loads some parameters in float32 whatever the type of the model is."""
+    return bool(model._keep_in_fp32_modules or getattr(model, "_keep_in_fp32_modules_strict", None))
 
 
 def _widened(model: Any) -> Any:
@@ -187,7 +197,7 @@ def _load_gguf(source: Source, dtype: str) -> LoadedModel:
 
     assert source.gguf is not None
     folder, file = str(source.gguf.parent), source.gguf.name
-    compute = _compute_dtype(dtype) or torch.float32
+    compute = compute_dtype(dtype) or torch.float32
     try:
         with parsed_once():
             model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=compute)
@@ -243,7 +253,7 @@ def _refuse_config(config: Any, name: str) -> None:
         )
 
 
-def _compute_dtype(name: str) -> torch.dtype | None:
+def compute_dtype(name: str) -> torch.dtype | None:
     """The type of that name; None for "auto"."""
     if name not in DTYPES:
         raise TrimPruneError(

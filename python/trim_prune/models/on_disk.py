@@ -85,9 +85,8 @@ def open_blocks(model: Any, shards: Shards, dtype: torch.dtype) -> BlocksOnDisk 
     nothing is done, where the files do not hold each parameter under its own name and in its own shape: transformers
     converts such a model while it loads it.
     """
-    parameters, prefix, called = dict(model.named_parameters()), model.base_model_prefix, _called(model, shards)
-    keys = None if called is None else shards.find(parameters, prefix, called)
-    if keys is None or any(shards.places[keys[name]].shape != p.shape for name, p in parameters.items()):
+    keys, called = stored_names(model, shards), _called(model, shards)
+    if keys is None:
         return None
     blocks = {
         block.index: {
@@ -98,12 +97,21 @@ def open_blocks(model: Any, shards: Shards, dtype: torch.dtype) -> BlocksOnDisk 
     }
     # With the buffers that are stored; what is tied to another parameter is not, and has no memory yet.
     rest = {name: tensor for name, tensor in model.state_dict().items() if name in keys or not tensor.is_meta}
-    keys |= shards.find(rest.keys() - keys.keys(), prefix, called) or {}
+    keys |= shards.find(rest.keys() - keys.keys(), model.base_model_prefix, called) or {}
     found = dict(shards.read(keys.values()))
     state = {name: Stored(key, dtype, rest[name].dtype).of(found[key]) for name, key in keys.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return BlocksOnDisk(shards, blocks)
+
+
+def stored_names(model: Any, shards: Shards) -> dict[str, str] | None:
+    """The stored name of each parameter of a model; None where the files do not hold all of them as they are."""
+    parameters, called = dict(model.named_parameters()), _called(model, shards)
+    keys = None if called is None else shards.find(parameters, model.base_model_prefix, called)
+    if keys is None or any(shards.places[keys[name]].shape != p.shape for name, p in parameters.items()):
+        return None
+    return keys
 
 
 def _called(model: Any, shards: Shards) -> dict[str, str] | None:

@@ -22,9 +22,13 @@ from .companions import copy_companions, save_companions
 from .discover import Block
 from .load import LoadedModel
 from .masks import make_masks
+from .sharding import reshard
 from .shards import INDEX_FILE, SINGLE_FILE, Shards, weight_files
 from .stored import Convert, Piece, conversion, find_pieces
 from .wrappers import plain_state
+
+LARGEST = 5 * 10**9
+"""Bytes of a weight file where nobody says."""
 
 
 class Output:
@@ -36,8 +40,11 @@ class Output:
     memory is saved first as it is.
     """
 
-    def __init__(self, folder: Path, loaded: LoadedModel, blocks: Sequence[Block]) -> None:
-        self.folder, self._loaded, self._blocks = folder, loaded, blocks
+    def __init__(
+        self, folder: Path, loaded: LoadedModel, blocks: Sequence[Block], max_shard_size: int | None = None
+    ) -> None:
+        """``max_shard_size``: bytes of the largest weight file; None: as in the source."""
+        self.folder, self._loaded, self._blocks, self._max_size = folder, loaded, blocks, max_shard_size
         self._convert = conversion(loaded.model)
         self._source, self._pieces = _stored(loaded, blocks, self._convert)
         self._shards: Shards | None = None
@@ -55,11 +62,15 @@ class Output:
         """
         source = self._source
         if source is not None:
-            source.outline(self.folder, {key for block in self._blocks for key in self._keys(block)})
-            if (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
+            own = {key for block in self._blocks for key in self._keys(block)}
+            if self._max_size is not None:
+                reshard(source, self.folder, own, self._max_size)
+            else:
+                source.outline(self.folder, own)
+            if self._max_size is None and (source.folder / INDEX_FILE).is_file() and source.files != [SINGLE_FILE]:
                 shutil.copyfile(source.folder / INDEX_FILE, self.folder / INDEX_FILE)
         elif anew or not self._is_whole():
-            save_weights(self._loaded.model, self.folder)
+            save_weights(self._loaded.model, self.folder, self._max_size)
         write_index(self.folder)
         self._shards = Shards(self.folder, weight_files(self.folder))
         if source is None:
@@ -138,7 +149,7 @@ class Output:
         kept_zeros = {}
         for key in masked:
             weight = shards.get(key)
-            kept_zeros[key] = _zeros(weight[unpack(masks.get(key), tuple(weight.shape))])
+            kept_zeros[key] = _zeros(weight, unpack(masks.get(key), tuple(weight.shape)))
         return self.checksum(block), kept_zeros
 
     def checksum(self, block: Block) -> str:
@@ -200,7 +211,7 @@ class Output:
                 if key in over:
                     kept = unpack(over[key], tuple(tensor.shape))
                     tensor = _merge(tensor, computed[key], kept)
-                    kept_zeros[key] = _zeros(tensor[kept])
+                    kept_zeros[key] = _zeros(tensor, kept)
                 yield key, tensor, over.get(key)
 
     def _verify(self, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
@@ -292,7 +303,8 @@ def _holds(stored: torch.dtype | None, computed: torch.dtype) -> bool:
 
 
 def _check_zeros(where: str, weight: Tensor, pruned: Tensor, kept_zeros: int) -> None:
-    masked, zeros, stray = int(pruned.sum()), _zeros(weight), int(torch.count_nonzero(weight[pruned]))
+    masked, zeros, gone = int(pruned.sum()), weight.numel() - int(torch.count_nonzero(weight)), _zeros(weight, pruned)
+    stray = masked - gone
     if (zeros, stray) != (masked + kept_zeros, 0):
         raise _other_than_computed(
             where,
@@ -317,18 +329,24 @@ def _merge(stored: Tensor, computed: Tensor, kept: Tensor) -> Tensor:
     return torch.where(unchanged, stored, computed.to(stored.dtype)).masked_fill_(~kept, 0)
 
 
-def _zeros(weight: Tensor) -> int:
-    return weight.numel() - int(torch.count_nonzero(weight))
+def _zeros(weight: Tensor, among: Tensor) -> int:
+    """How many of some weights are zero; ``among``: bools of its shape."""
+    # To take them out would need their places, sixteen bytes each.
+    return int((among & (weight == 0)).sum())
 
 
-def save_weights(model: Any, folder: Path) -> None:
-    """Write all tensors of a model as they are in memory, by the names that they have in files of such models."""
+def save_weights(model: Any, folder: Path, max_shard_size: int | None = None) -> None:
+    """Write all tensors of a model as they are in memory, by the names that they have in files of such models.
+
+    ``max_shard_size``: bytes of the largest file; None: five billion, as transformers does.
+    """
     from huggingface_hub import save_torch_state_dict
 
     files = {name: _alone(tensor) for name, tensor in conversion(model)(plain_state(model)).items()}
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(files, folder, shared_tensors_to_discard=tied)
+    most = LARGEST if max_shard_size is None else max_shard_size
+    save_torch_state_dict(files, folder, shared_tensors_to_discard=tied, max_shard_size=most)
 
 
 def _alone(tensor: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ class Shards:
             with source.open("rb") as reading, (folder / file).open("r+b") as writing:
                 at = 0
                 for begin, end in (*left_out, (size, size)):
-                    _copy(reading.fileno(), writing.fileno(), at, begin)
+                    copy_bytes(reading.fileno(), writing.fileno(), at, begin, at)
                     at = end
         return Shards(folder, self.files)
 
@@ -134,6 +134,13 @@ def weight_files(folder: Path) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
+def shards_of(folder: Path) -> Shards | None:
+    """The weight files of a model folder; None if some of them are not there, as where only an index was fetched."""
+    known = any((folder / name).is_file() for name in (SINGLE_FILE, INDEX_FILE))
+    files = weight_files(folder) if known else []
+    return Shards(folder, files) if files and all((folder / file).is_file() for file in files) else None
+
+
 def tensor_names(folder: Path) -> dict[str, set[str]]:
     """The weight files of a model folder, each with the names of its tensors."""
     found: dict[str, set[str]] = {file: set() for file in weight_files(folder)}
@@ -144,11 +151,17 @@ def tensor_names(folder: Path) -> dict[str, set[str]]:
 
 def make_file(path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]) -> None:
     """A safetensors file of uint8 tensors: zero, or what was in their place."""
+    sizes = {name: torch.Size(shape).numel() for name, shape in shapes.items()}
+    lay_out(path, {name: Place(path.name, 0, sizes[name], shape, "U8") for name, shape in shapes.items()}, metadata)
+
+
+def lay_out(path: Path, tensors: Mapping[str, Place], metadata: Mapping[str, str]) -> None:
+    """A safetensors file of tensors like those at some places: zero, or what was in their place."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     at = 0
-    for name, shape in shapes.items():
-        size = torch.Size(shape).numel()
-        header[name] = {"dtype": "U8", "shape": list(shape), "data_offsets": [at, at + size]}
+    for name, place in tensors.items():
+        size = place.end - place.begin
+        header[name] = {"dtype": place.stored, "shape": list(place.shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -194,8 +207,9 @@ def _places(path: Path) -> Iterator[tuple[str, Place]]:
             yield name, Place(path.name, begin, end, tuple(about["shape"]), about["dtype"])
 
 
-def _copy(source: int, target: int, begin: int, end: int) -> None:
+def copy_bytes(source: int, target: int, begin: int, end: int, to: int) -> None:
+    """Bytes ``begin`` to ``end`` of an open file into another one, where they begin at ``to``."""
     for at in range(begin, end, PIECE):
         content = os.pread(source, min(PIECE, end - at), at)
-        if os.pwrite(target, content, at) != min(PIECE, end - at):
+        if os.pwrite(target, content, to + at - begin) != min(PIECE, end - at):
             raise OSError("a file was cut short while it was copied")

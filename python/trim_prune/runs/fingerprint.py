@@ -33,8 +33,9 @@ def fingerprint(
     calibration: Calibration | None,
     device: torch.device,
     earlier: Earlier | None,
+    max_shard_size: int | None,
 ) -> Fingerprint:
-    """The fields: model, recipe, calibration, earlier (run), code and machine, each followed by a part of it.
+    """The fields: model, recipe, calibration, earlier (run), output, code and machine, each followed by a part of it.
 
     Files are known by name, size and time of their last change; a model from memory by the digest of its parameters.
     """
@@ -43,6 +44,7 @@ def fingerprint(
         **{f"recipe.{key}": value for key, value in recipe.model_dump(mode="json").items()},
         **_calibration(calibration),
         **({} if earlier is None else earlier.fields),
+        "output.max_shard_size": max_shard_size,
         **code(),
         **{f"machine.{key}": value for key, value in machine(str(device)).items() if key not in ("platform", "cpus")},
     }

@@ -102,10 +102,12 @@ class Run:
         blocks: Sequence[Block],
         warn: Callable[[str], None],
         earlier: Earlier | None = None,
+        batch_size: int | str = "auto",
     ) -> None:
         """Go on with what is there if it is of the same fingerprint, or lay out the files of the output.
 
-        ``earlier``: a run whose first blocks this one begins with.
+        ``earlier``: a run whose first blocks this one begins with. ``batch_size``: sequences at once, for a process
+        that goes on.
 
         Raises:
             TrimPruneError: what is there is of another run, or the output cannot be written.
@@ -118,7 +120,7 @@ class Run:
         with write_errors(self.out):
             if not (goes_on := self.worth_keeping):
                 self._journal.keep(0)
-                self._journal.add({"fingerprint": fingerprint})
+                self._journal.add({"fingerprint": fingerprint, "batch_size": batch_size})
             output.prepare(anew=not goes_on)
             if earlier is not None:
                 self._take_over(earlier, output)
@@ -145,6 +147,12 @@ class Run:
                     "kept_zeros": kept_zeros,
                 }
             )
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many sequences an earlier process took at once; None if there was none, or it ran no forward."""
+        found = self._journal.entries[0].get("batch_size") if self._journal.entries else None
+        return found if isinstance(found, int) else None
 
     def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
         """How the target was divided; None if it was not yet."""

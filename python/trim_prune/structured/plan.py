@@ -53,21 +53,27 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def make_plan(model: nn.Module, recipe: StructuredRecipe) -> Plan:
-    """Find the parts, and refuse what cannot be done."""
+    """As :func:`outline`, having looked at the weights and tried the parts: refuses all that cannot be done."""
     if has_adapters(model):
         raise TrimPruneError(
             "adapters lie around linears of this model, and would not fit what is left of them",
             fix="merge them first: model.merge_and_unload()",
         )
+    plan = outline(model, recipe)
+    _refuse_not_finite(plan.parts)
+    _try_parts(model, plan.blocks, heads=recipe.heads != "none")
+    return plan
+
+
+def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
+    """Find the parts, and refuse what sizes do not allow; no weight is read."""
     device, blocks = choose_device(recipe.device), find_blocks(model)
     _refuse_experts(blocks)
     parts = [find_parts(block, model.config) for block in blocks]
-    _refuse_not_finite(parts)
     heads, notes = recipe.heads != "none", [f"mode {recipe.mode}: {MEANING[recipe.mode]}"]
     if heads:
         for each in parts:
             _refuse_one_group(each.attention)
-    _try_parts(model, blocks, heads=heads)
     can_stay = cache(partial(groups_can_stay, model, parts))
     if recipe.mode == "uniform":
         _refuse_unlike(parts)

@@ -40,7 +40,7 @@ class Structure(Strict):
     blocks: tuple[BlockSizes, ...]
 
 
-def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path) -> None:
+def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path, *, max_shard_size: int | str = "5GB") -> None:
     """Write the weights under the names that they have in memory, the configuration, and structure.json beside it.
 
     Not by save_pretrained, which gives some weights the names of older checkpoints, for transformers to translate.
@@ -54,7 +54,7 @@ def write_ragged(model: Any, parts: Sequence[BlockParts], folder: Path) -> None:
         model.generation_config.save_pretrained(folder)
     # transformers 4 keeps a list of the tied names, transformers 5 a table.
     tied = list(getattr(model, "_tied_weights_keys", None) or [])
-    save_torch_state_dict(plain_state(model), folder, shared_tensors_to_discard=tied)
+    save_torch_state_dict(plain_state(model), folder, shared_tensors_to_discard=tied, max_shard_size=max_shard_size)
     _write_structure(parts, folder)
 
 

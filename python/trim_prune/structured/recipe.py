@@ -14,7 +14,7 @@ from pydantic import (
 
 from .. import presets
 from ..errors import TrimPruneError
-from ..options import Real, Strict, Whole
+from ..options import BatchSize, Real, Strict, Whole
 from ..recipe_file import RecipeBase, begin_with, require_used
 from .repair import Repair
 
@@ -116,7 +116,7 @@ class StructuredRecipe(RecipeBase):
     """Tokens per calibration sequence; None: 2048, or the model's context if that is shorter."""
     seed: Whole = Field(default=0, ge=0)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: Whole = Field(default=4, ge=1)
+    batch_size: BatchSize = "auto"
     device: str = "auto"
     cosine: CosineOptions = CosineOptions()
     table: tuple[BlockRule, ...] = ()

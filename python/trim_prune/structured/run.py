@@ -38,11 +38,12 @@ def prune_structure(
     timings: Timings,
     folder: Path | None,
     out: Path | None,
+    max_shard_size: int | None = None,
 ) -> StructuredResult:
     """Plan, prune and measure; write to ``folder``, and check what was written, if there is one to write to.
 
     ``calibrate``: makes the calibration sequences, once the plan is known to be possible. ``out``: the name that the
-    folder will have.
+    folder will have. ``max_shard_size``: bytes of its largest weight file.
     """
     model = loaded.model
     if folder is not None and loaded.tokenizer is None:
@@ -82,7 +83,9 @@ def prune_structure(
         warnings=events.warnings,
         out=out,
     )
-    return result if folder is None else _write(result, loaded, plan, calibration, prompt, events, timings, folder)
+    if folder is None:
+        return result
+    return _write(result, loaded, plan, calibration, prompt, events, timings, folder, max_shard_size)
 
 
 def _write(
@@ -94,11 +97,12 @@ def _write(
     events: Events,
     timings: Timings,
     folder: Path,
+    max_shard_size: int | None,
 ) -> StructuredResult:
     events.emit("phase", name="write")
     with write_errors(result.out or folder):
         with timings.phase("write"):
-            write_smaller(loaded, plan.parts, plan.recipe.mode, folder)
+            write_smaller(loaded, plan.parts, plan.recipe.mode, folder, max_shard_size)
         with timings.phase("check"):
             check = check_written(loaded.model, prompt, folder)
         result = replace(result, check=check)

@@ -20,20 +20,24 @@ CONFIG_FILE = "config.json"
 SIZES = (CONFIG_FILE, STRUCTURE_FILE)
 
 
-def write_smaller(loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path) -> None:
+def write_smaller(
+    loaded: LoadedModel, parts: Sequence[BlockParts], mode: Mode, folder: Path, max_shard_size: int | None = None
+) -> None:
     """Write weights, configuration, tokenizer and what else stood beside the model; structure.json in ragged mode.
 
     A model from a folder is written in the type that its configuration names, whatever it was computed in, and its
-    parameters in memory are rounded to that type: they stay what was written.
+    parameters in memory are rounded to that type: they stay what was written. ``max_shard_size``: bytes of the largest
+    weight file; None: transformers' own choice.
     """
     source, computed = loaded.source.folder, loaded.model.dtype
     ragged = mode == "ragged" or (mode == "masked" and is_ragged(source))
     _round(loaded.model, stored_dtype(loaded))
+    sizes = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
     try:
         if ragged:
-            write_ragged(loaded.model, parts, folder)
+            write_ragged(loaded.model, parts, folder, **sizes)
         else:
-            loaded.model.save_pretrained(folder, state_dict=plain_state(loaded.model))
+            loaded.model.save_pretrained(folder, state_dict=plain_state(loaded.model), **sizes)
     finally:
         _round(loaded.model, computed)
     if loaded.tokenizer is not None:

@@ -11,6 +11,7 @@ from trim_kernels.precision import full_float32
 
 from ..calibration.tokens import Calibration
 from ..errors import TrimPruneError
+from ..estimate.structured import structured_batch_size
 from ..events import Events
 from ..models.capture import Capture, Captured
 from ..models.device import evaluation_mode, on_device
@@ -60,7 +61,7 @@ def walk(
 def _states(plan: Plan, calibration: Calibration | None, events: Events, timings: Timings) -> States:
     captured: list[Captured] = []
     if calibration is not None:
-        batches = calibration.batches(plan.recipe.batch_size)
+        batches = calibration.batches(structured_batch_size(plan, *calibration.token_ids.shape))
         with timings.phase("capture"):
             capture = Capture(plan.model, plan.blocks, batches[0])
             for number, batch in enumerate(batches, start=1):

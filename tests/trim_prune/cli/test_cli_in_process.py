@@ -33,7 +33,7 @@ def recipes(tmp_path):
     return files
 
 
-@pytest.mark.parametrize("command", ["prune", "evaluate", "report", "compare", "demo"])
+@pytest.mark.parametrize("command", ["prune", "plan", "evaluate", "report", "compare", "demo"])
 def test_help_teaches_every_option(command):
     result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert result.exit_code == 0
@@ -47,6 +47,17 @@ def test_help_teaches_every_option(command):
             "--gguf",
             "--out",
             "--overwrite",
+            "Examples",
+        ],
+        "plan": [
+            "--sparsity",
+            "--preset",
+            "--params",
+            "--samples",
+            "--recipe",
+            "--device",
+            "--out",
+            "--json",
             "Examples",
         ],
         "evaluate": ["--data", "--seqlen", "--max-windows", "--tasks", "--speed", "--against", "--json", "Examples"],

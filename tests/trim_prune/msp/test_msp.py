@@ -106,7 +106,8 @@ def test_the_ranks_of_a_later_round_give_the_masks_of_the_prune_that_follows(tok
 
     model, levels, cpu = make_model("llama", num_hidden_layers=3), (3, 1, 2), torch.device("cpu")
     rules = [{"match": f"model.layers.{i}.*", "sparsity": 1 - level / 8} for i, level in enumerate(levels)]
-    recipe = Recipe.build({"score": score, "pattern": "of 8", "sparsity": 0.75, "samples": 4, "seqlen": 16})
+    choices = {"pattern": "of 8", "sparsity": 0.75, "samples": 4, "seqlen": 16, "batch_size": 4}
+    recipe = Recipe.build({"score": score} | choices)
     calibration = calibration_tokens(tokenizer, open_text([text]), samples=4, seqlen=16, seed=recipe.seed)
     capture = Capture(model, find_blocks(model), calibration.token_ids)
     batches = torch.split(calibration.token_ids, recipe.batch_size)

@@ -1,6 +1,7 @@
-"""Prunes a model folder under a limit of memory, and prints what it took; a process of test_memory.py.
+"""Prunes a model folder under a limit of memory by one recipe after the other, and prints what each took.
 
-One line of JSON: the largest growth of private memory (bytes), and what had grown by the end of each block.
+A process of the tests of memory. A line of JSON for each recipe: the largest growth of private memory (bytes), and what
+had grown by the end of each block.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 import transformers
 
 import trim_prune
+import trim_prune.report.page
 
 
 def private(field: str) -> int:
@@ -23,14 +25,22 @@ def private(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
 
 
-def main(warm: str, folder: str, text: str, out: str, recipe: str, limit: str) -> None:
+def main(warm: str, folder: str, text: str, out: str, recipes: str, limit: str) -> None:
     torch.set_num_threads(1)
     transformers.utils.logging.disable_progress_bar()
-    values = json.loads(recipe)
-    # Everything is imported and every pool of memory begun before it counts.
-    trim_prune.prune(warm, values, text, out=f"{warm}-pruned", overwrite=True)
-    before, blocks, peak, done = private("RssAnon"), [], [0], threading.Event()
+    # To draw a page takes a second.
+    trim_prune.report.page.report_page = lambda run, derived: "not drawn"
+    chosen = json.loads(recipes)
+    for values in chosen:
+        # Everything is imported and every pool of memory begun before it counts.
+        trim_prune.prune(warm, values, text, out=f"{warm}-pruned", overwrite=True)
     resource.setrlimit(resource.RLIMIT_DATA, (private("VmData") + int(limit),) * 2)
+    for values in chosen:
+        measure(folder, values, text, out)
+
+
+def measure(folder: str, values: dict[str, object], text: str, out: str) -> None:
+    before, blocks, peak, done = private("RssAnon"), [], [0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.001):
@@ -43,7 +53,7 @@ def main(warm: str, folder: str, text: str, out: str, recipe: str, limit: str) -
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        trim_prune.prune(folder, values, text, out=out if out != "nowhere" else None, on_event=note)
+        trim_prune.prune(folder, values, text, out=out if out != "nowhere" else None, overwrite=True, on_event=note)
     finally:
         done.set()
         watcher.join()

@@ -41,7 +41,7 @@ def large(tokenizer, tmp_path_factory):
 def run(model, out, warm, text, limit):
     # The C library gives back what it maps; by default it maps only blocks that are larger than those of this model.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, SCRIPT, warm, model, text, out, json.dumps(RECIPE), limit]
+    command = [sys.executable, SCRIPT, warm, model, text, out, json.dumps([RECIPE]), limit]
     return subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment, check=False
     )

@@ -1,0 +1,1 @@
+"""What a prune will take, before it is begun: memory, batches, time."""
