@@ -20,7 +20,7 @@ Keep = Callable[[Tensor], Tensor]
 """Puts hidden states where they wait; returns them there."""
 
 
-def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None) -> Keep:
+def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None, sharing: int = 1) -> Keep:
     """How to keep hidden states of ``size`` bytes in all, from what is free now.
 
     On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise,
@@ -29,12 +29,13 @@ def keeper(size: int, device: torch.device, home: torch.device, folder: Path | N
 
     Args:
         home: where the model gives its hidden states; a model that lies on a GPU keeps them there.
+        sharing: processes of this run on the machine, each of which has as much to keep in its memory.
     """
     if home.type != "cpu":
         return lambda hidden: hidden.to(home)
     if device.type == "cuda" and size <= SHARE * torch.cuda.mem_get_info(device)[0]:
         return lambda hidden: hidden.to(device)
-    if size <= SHARE * free_memory():
+    if size * sharing <= SHARE * free_memory():
         return _pinned if device.type == "cuda" else lambda hidden: hidden.to("cpu")
     return lambda hidden: _in_file(hidden, folder)
 

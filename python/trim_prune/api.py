@@ -32,9 +32,11 @@ from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
 from .runs.earlier import Earlier, open_earlier
 from .runs.fingerprint import fingerprint
-from .runs.folder import Run, run_folder
+from .runs.folder import Run
+from .runs.shared import require_alike, shared_run
 from .structured import StructuredRecipe, StructuredResult
 from .structured.run import prune_structure
+from .team import Team, open_team
 from .timing import Timings
 
 DEFAULT_SEQLEN = 2048
@@ -101,38 +103,44 @@ def prune(
     counted from 0, as an earlier run with that ``out`` pruned them, and prune only the others by this recipe. on_event:
     called with each :class:`Event`. callbacks: see :class:`Callback`.
 
+    Where torch.distributed is in use, or torchrun has started several processes, they prune one model together: each of
+    them makes this call, with the same arguments, and gets the same result; the first one writes, and has the events.
+
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
     interrupted later (Ctrl-C, out of memory) leaves it partly pruned: some blocks are, the others are not.
     """
     inputs = _input_files(model, recipe, text, gguf)
     recipe = _as_recipe(recipe)
-    choose_device(recipe.device)
-    if isinstance(recipe, Recipe) and recipe.permute:
-        require_scipy()
-    timings, events = Timings(), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
-    if recipe.needs_text and text is None:
-        raise TrimPruneError(
-            "calibration text is missing",
-            expected=f"text for {_readers(recipe)}",
-            fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
-        )
-    earlier = _earlier(from_run, from_block, out)
-    if earlier is not None and isinstance(recipe, StructuredRecipe):
-        raise TrimPruneError(
-            "a structured prune begins with the first block",
-            got="from_run, and a recipe that takes whole heads and channels",
-            fix="leave from_run and from_block out",
-        )
-    if out is not None:
-        protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
-        check_output(Path(out), overwrite)
-    # Before the model is loaded, which may take minutes.
-    source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
-        run = None if out is None else stack.enter_context(run_folder(Path(out), resume, events.warn))
-        if run is not None:
-            stack.enter_context(_logged(events, run))
+        team = stack.enter_context(open_team(recipe.device))
+        _refuse_ranks(recipe, team)
+        choose_device(recipe.device)
+        if isinstance(recipe, Recipe) and recipe.permute:
+            require_scipy()
+        listeners = [*([on_event] if on_event else []), *map(Calls, callbacks)]
+        timings, events = Timings(), Events(*(listeners if team.first else []))
+        if recipe.needs_text and text is None:
+            raise TrimPruneError(
+                "calibration text is missing",
+                expected=f"text for {_readers(recipe)}",
+                fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
+            )
+        earlier = _earlier(from_run, from_block, out) if team.first else None
+        if earlier is not None and isinstance(recipe, StructuredRecipe):
+            raise TrimPruneError(
+                "a structured prune begins with the first block",
+                got="from_run, and a recipe that takes whole heads and channels",
+                fix="leave from_run and from_block out",
+            )
+        if out is not None and team.first:
+            protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
+            check_output(Path(out), overwrite)
+        # Before the model is loaded, which may take minutes.
+        source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
+        run = None if out is None else stack.enter_context(shared_run(Path(out), resume, events.warn, team))
+        if run is not None and run.run is not None:
+            stack.enter_context(_logged(events, run.run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
         events.emit("phase", name="load")
         with timings.phase("load"):
@@ -153,16 +161,18 @@ def prune(
             return smaller
         stack.enter_context(uncompiled(loaded.model))
         with timings.phase("plan"):
-            plan = make_plan(loaded.model, recipe, loaded.store)
+            plan = make_plan(loaded.model, recipe, loaded.store, team)
         calibration = None
         if source is not None:
             with timings.phase("load"):
                 calibration = _calibrate(loaded, recipe, source)
-        if run is not None:
+        if run is not None or team.size > 1:
             with timings.phase("write"):
-                output = Output(run.model, loaded, plan.blocks)
                 facts = fingerprint(loaded, recipe, calibration, plan.device, earlier)
-                run.begin(facts, output, plan.blocks, events.warn, earlier)
+                require_alike(facts, team)
+                if run is not None:
+                    blocks = plan.blocks
+                    run.begin(facts, lambda own: Output(own.model, loaded, blocks), blocks, events.warn, earlier)
         events.emit("phase", name="prune")
         linears, masks, _ = walk(plan, calibration, events, timings, run)
         result = PruneResult(
@@ -181,15 +191,32 @@ def prune(
             events.emit("phase", name="write")
             with timings.phase("write"):
                 run.finish(linears)
-            with write_errors(run.out):
-                write_layers(result, run.model)
-                if missing := missing_packages():
-                    events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
-                write_run(result, loaded, calibration, str(plan.device), run.model)
-            try_report(run.model, run.out.name, events.warn)
-            events.emit("save", folder=str(run.model))
+            run.describe(lambda own: _describe(own, result, loaded, calibration, str(plan.device), events))
         events.emit("finish", seconds=timings.seconds)
     return result
+
+
+def _describe(
+    run: Run, result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str, events: Events
+) -> None:
+    """Add to the output what there is to say of it."""
+    with write_errors(run.out):
+        write_layers(result, run.model)
+        if missing := missing_packages():
+            events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
+        write_run(result, loaded, calibration, device, run.model)
+    try_report(run.model, run.out.name, events.warn)
+    events.emit("save", folder=str(run.model))
+
+
+def _refuse_ranks(recipe: AnyRecipe, team: Team) -> None:
+    """An error for what several processes cannot do together."""
+    if team.size > 1 and isinstance(recipe, StructuredRecipe):
+        raise TrimPruneError(
+            "a structured prune is one process's", got=f"{team.size} ranks", fix="start it without torchrun"
+        )
+    if recipe.needs_text:
+        team.require(recipe.samples)
 
 
 _TEXTLESS: dict[type[AnyRecipe], str] = {

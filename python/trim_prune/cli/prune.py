@@ -16,12 +16,13 @@ from ..budgets.rows import ROW_BUDGETS
 from ..callbacks import CALLBACKS
 from ..errors import TrimPruneError
 from ..models.staging import protect_inputs
-from ..progress import progress_for
+from ..progress import Lines, progress_for
 from ..recipes import AnyRecipe, build_recipe, load_recipe
 from ..results import PruneResult
 from ..scores import SCORES
 from ..solvers import SOLVERS
 from ..structured import StructuredResult
+from ..team import is_first
 from .quiet import quiet_libraries
 from .structured import print_structured
 
@@ -130,7 +131,10 @@ def prune(
         typer.Option(help="Compute in float32, bfloat16 or float16 (default auto: as stored).", rich_help_panel=HOW),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Sequences per forward (default 4).", rich_help_panel=HOW)
+        int | None,
+        typer.Option(
+            help="Sequences per forward, at most an eighth of --samples or 4 (default 4).", rich_help_panel=HOW
+        ),
     ] = None,
     damping: Annotated[
         float | None,
@@ -201,6 +205,8 @@ def prune(
 
     trim-prune prune ./model --preset wanda --keep 2 --of 4 --data text.txt --out pruned
 
+    torchrun --nproc-per-node 8 -m trim_prune prune ./model --preset best --sparsity 0.7 --data text.txt --out pruned
+
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
@@ -239,7 +245,7 @@ def prune(
         protect_inputs(out, {"recipe": recipe})
     callbacks = [CALLBACKS.get(name)() for name in callback or ()]
     quiet_libraries()
-    with progress_for() as progress:
+    with progress_for() if is_first() else Lines() as progress:
         result = run_prune(
             model,
             chosen,
@@ -255,6 +261,8 @@ def prune(
             on_event=progress,
             callbacks=callbacks,
         )
+    if not is_first():
+        return
     if isinstance(result, StructuredResult):
         print_structured(Console(), result)
     else:
