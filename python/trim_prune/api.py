@@ -118,7 +118,7 @@ def prune(
         choose_device(recipe.device)
         if isinstance(recipe, Recipe) and recipe.permute:
             require_scipy()
-        listeners = [*([on_event] if on_event else []), *map(Calls, callbacks)]
+        listeners: list[Listener] = [*([on_event] if on_event else []), *map(Calls, callbacks)]
         timings, events = Timings(), Events(*(listeners if team.first else []))
         if recipe.needs_text and text is None:
             raise TrimPruneError(

@@ -49,7 +49,7 @@ def output_gradients(
     with evaluation_mode(capture.model), without_gradients(capture.model):
         for group, sequences in team.groups(len(token_ids)):
             part = sums.part(group, lambda: torch.zeros(sum(rows), dtype=torch.float64))
-            watch = partial(_squaring, sums=dict(zip(linears, part.split(rows), strict=True)))
+            watch = partial(_squaring, sums=dict(zip(linears, torch.split(part, rows), strict=True)))
             for index in sequences:
                 backward(capture, token_ids[index : index + 1], device, watch)
                 number += 1
@@ -59,7 +59,7 @@ def output_gradients(
     nodes = team.exchange(list(sums.nodes))
     total = team.total(sums, nodes, [sum(rows)], torch.float64, torch.device("cpu")).total()
     assert total is not None
-    found = dict(zip(linears, total.split(rows), strict=True))
+    found = dict(zip(linears, torch.split(total, rows), strict=True))
     for linear, squares in found.items():
         if not torch.isfinite(squares).all():
             raise TrimPruneError(

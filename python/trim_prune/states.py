@@ -103,12 +103,13 @@ class States:
         return self._kept(self.calls[index][block.index].run(module, entering, self.device), hidden)
 
     def _collect(self, block: Block, collector: Collector, index: int) -> None:
-        with collector.batch(*self.hidden[index].shape[:2], group=self._group(index)):
+        sequences, tokens = self.hidden[index].shape[:2]
+        with collector.batch(sequences, tokens, group=self._group(index)):
             self.run(block, block.module, index)
 
     def _propagate(self, block: Block, collector: Collector | None, index: int) -> None:
-        shape, group = self.hidden[index].shape[:2], self._group(index)
-        with collector.batch(*shape, group=group) if collector else nullcontext():
+        sequences, tokens = self.hidden[index].shape[:2]
+        with collector.batch(sequences, tokens, group=self._group(index)) if collector else nullcontext():
             self.hidden[index] = self.run(block, block.module, index)
 
     def _group(self, index: int) -> int:

@@ -57,7 +57,8 @@ class SharedRun:
     @cached_property
     def done(self) -> list[dict[str, Any]]:
         """The entries of the blocks that are finished as the run begins, in order."""
-        return self._of_first(lambda run: run.done)
+        done: list[dict[str, Any]] = self._of_first(lambda run: run.done)
+        return done
 
     def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
         """See :meth:`Run.budgets`."""

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,7 +21,7 @@ PATIENCE = timedelta(hours=24)
 process that dies is noticed at once, as its connections close; only a machine that vanishes is not."""
 TOLD = "trim-prune/told"
 
-_stores: list[dist.Store] = []
+_stores: list[Any] = []
 """What ranks find one another by: torchrun's, and then one for each time that they did."""
 
 
@@ -43,7 +44,7 @@ def may_tell() -> bool:
     if ranks_wanted() <= 1 or not _stores:
         return is_first()
     try:
-        return _stores[-1].add(TOLD, 1) == 1
+        return bool(_stores[-1].add(TOLD, 1) == 1)
     except RuntimeError:
         # It was with a process that has ended.
         return True
@@ -67,14 +68,18 @@ def open_team(device: str) -> Iterator[Team]:
     if ranks_wanted() <= 1:
         yield ALONE
         return
+    # A torch that is built without distributed does not have these.
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     own, started = _own_device(device), dist.is_initialized()
     if started:
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     else:
         if not _stores:
-            _stores.append(next(dist.rendezvous("env://", timeout=PATIENCE))[0])
+            _stores.append(next(rendezvous("env://", timeout=PATIENCE))[0])
         # Under names of its own: those of an earlier call are still there.
-        _stores.append(dist.PrefixStore(f"trim-prune-{len(_stores)}", _stores[0]))
+        _stores.append(PrefixStore(f"trim-prune-{len(_stores)}", _stores[0]))
         rank, size = int(os.environ["RANK"]), ranks_wanted()
         dist.init_process_group("gloo", store=_stores[-1], rank=rank, world_size=size, timeout=PATIENCE)
         control = dist.group.WORLD

@@ -83,7 +83,7 @@ class Ranks(Team):
         sent = torch.zeros(self.size, len(own), share, dtype=dtype, device=device)
         for number, node in enumerate(own):
             # A share at a time: the last one may be shorter.
-            for rank, values in enumerate(sums.nodes.pop(node).reshape(-1).split(share)):
+            for rank, values in enumerate(torch.split(sums.nodes.pop(node).reshape(-1), share)):
                 sent[rank, number, : len(values)] = values
         counts = [len(theirs) * share for theirs in nodes]
         got = torch.empty(sum(counts), dtype=dtype, device=device)
@@ -96,12 +96,12 @@ class Ranks(Team):
                 [len(own) * share * width] * self.size,
                 group=self._group(device),
             )
-        parts = got.split([share] * sum(map(len, nodes)))
+        parts = torch.split(got, share)
         summed = OrderedSum(dict(zip((node for theirs in nodes for node in theirs), parts, strict=True))).total()
         whole = torch.empty(self.size * share, dtype=dtype, device=device)
         assert summed is not None
         whole[self.rank * share :][:share] = summed
-        for rank, values in enumerate(whole.split(share)):
+        for rank, values in enumerate(torch.split(whole, share)):
             self._broadcast(values, rank)
         return OrderedSum({(0, 0): whole[:size].view(*shape)})
 

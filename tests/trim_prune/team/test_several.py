@@ -32,6 +32,14 @@ RECIPES = {
     "no text": ("llama", {"score": "magnitude", "rows": "uniform"}),
     "in memory": (None, {"rows": "trim"}),
 }
+UNEVEN = ["best", "optimal", "experts"]
+"""Done by three ranks too, of which one has more groups than the others."""
+REFUSED = {
+    "a structured prune is one process's": {"recipe": {"params": 0.8, "seqlen": 16, "samples": 18}},
+    "more ranks than groups of calibration sequences": {"recipe": BASE | {"samples": 4}},
+    "every rank takes a device of its own": {"recipe": BASE | {"device": "cpu:0"}},
+    "they differ in recipe.seed": {"recipe_of_rank": {"1": {"seed": 5}}},
+}
 SMALL_PARTS = 16
 """Rows of a part in place of a thousand, so that matrices of tiny models have several."""
 
@@ -66,58 +74,54 @@ def call(models, text):
 
 
 @pytest.fixture(scope="module")
-def several(tmp_path_factory):
-    """What each rank of each job tells; see ranks_script.py."""
-
-    def run(jobs):
-        file = tmp_path_factory.mktemp("jobs") / "jobs.json"
-        file.write_text(json.dumps([{"rows": SMALL_PARTS} | job for job in jobs]))
-        cache = str(tmp_path_factory.mktemp("cache"))
-        paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-        environment = os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1"}
-        script = Path(__file__).with_name("ranks_script.py")
-        done = subprocess.run(
-            [sys.executable, str(script), str(file)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=environment,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    return run
+def jobs(call, tmp_path_factory):
+    """What is done by several ranks, and by how many, by name."""
+    place = tmp_path_factory.mktemp("several")
+    made = {}
+    for ranks in (2, 3, 4):
+        names = UNEVEN if ranks == 3 else RECIPES
+        cache = {"XDG_CACHE_HOME": str(place / f"cache-{ranks}")}
+        prunes = [call(name, place / str(ranks)) for name in names]
+        made[f"{ranks} ranks"] = {"ranks": ranks, "prunes": prunes, "environment": cache}
+    plain, written = call("in memory", place), call("no text", place)
+    (place / "no-text").mkdir()
+    (place / "no-text" / "file").touch()
+    made["less memory"] = {"ranks": 2, "prunes": [plain | {"largest_of_rank": {"1": 1}}]}
+    made["only the first finds"] = {"ranks": 2, "prunes": [written]}
+    # The last one begins where torch.distributed is in use already.
+    made["refused"] = {"ranks": 2, "prunes": [*(plain | change for change in REFUSED.values()), plain]}
+    return made
 
 
 @pytest.fixture(scope="module")
-def told(several, call, tmp_path_factory):
-    """By number of ranks and recipe: what each rank told, and the folder that was written."""
-    place = tmp_path_factory.mktemp("several")
-    jobs = []
-    for ranks in (2, 3, 4):
-        prunes = [call(name, place / str(ranks)) for name in RECIPES]
-        cache = {"XDG_CACHE_HOME": str(place / f"cache-{ranks}")}
-        jobs.append({"ranks": ranks, "prunes": prunes, "environment": cache})
-    found = {}
-    for job, by_rank in zip(jobs, several(jobs), strict=True):
-        assert all(isinstance(of_rank, list) for of_rank in by_rank), by_rank
-        for name, prune, *of_ranks in zip(RECIPES, job["prunes"], *by_rank, strict=True):
-            found[job["ranks"], name] = of_ranks, prune["out"]
+def told(jobs, tmp_path_factory):
+    """What each rank of each job tells; see ranks_script.py."""
+    place = tmp_path_factory.mktemp("jobs")
+    file, script = place / "jobs.json", Path(__file__).with_name("ranks_script.py")
+    file.write_text(json.dumps([{"rows": SMALL_PARTS} | job for job in jobs.values()]))
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    environment = os.environ | {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(place), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(jobs, json.loads(done.stdout.splitlines()[-1]), strict=True))
+    assert all(isinstance(rank, list) for of_ranks in found.values() for rank in of_ranks), found
     return found
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_several_processes_write_the_bytes_of_one(name, told, call, content, tmp_path, monkeypatch):
+def test_several_processes_write_the_bytes_of_one(name, told, jobs, call, content, tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "ROWS", SMALL_PARTS)
     alone = call(name, tmp_path)
     expected = told_of(alone)
     assert "error" not in expected
-    for ranks in (2, 3, 4):
-        of_ranks, out = told[ranks, name]
-        for rank, found in enumerate(of_ranks):
+    for ranks in (2, 3, 4) if name in UNEVEN else (2, 4):
+        place = (UNEVEN if ranks == 3 else list(RECIPES)).index(name)
+        for rank, of_rank in enumerate(told[f"{ranks} ranks"]):
+            found = dict(of_rank[place])
             assert found.pop("events") == (expected["events"] if rank == 0 else []), ranks
             assert found == json.loads(json.dumps({key: expected[key] for key in found})), (ranks, rank)
+        out = jobs[f"{ranks} ranks"]["prunes"][place]["out"]
         if out is not None:
             assert content(Path(out)) == content(Path(alone["out"]))
             assert not Path(f"{out}.unfinished").exists()
@@ -130,36 +134,22 @@ def test_one_process_of_torchrun_is_one_process(call, tmp_path, monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
-def test_a_rank_may_have_less_memory_than_the_others(several, call, tmp_path, monkeypatch):
+def test_a_rank_may_have_less_memory_than_the_others(told, call, tmp_path, monkeypatch):
     monkeypatch.setattr(groups, "ROWS", SMALL_PARTS)
     expected = told_of(call("in memory", tmp_path))
-    less = call("in memory", tmp_path) | {"largest_of_rank": {"1": 1}}
-    ((first, second),) = several([{"ranks": 2, "prunes": [less]}])
-    for found in first + second:
+    for (found,) in told["less memory"]:
         assert found["weights"] == expected["weights"]
         assert found["masks"] == expected["masks"]
 
 
-def test_what_ranks_cannot_do_is_refused_on_all_of_them_before_any_work(several, call, tmp_path):
-    plain = call("in memory", tmp_path)
-    refused = {
-        "a structured prune is one process's": {"recipe": {"params": 0.8, "seqlen": 16, "samples": 18}},
-        "more ranks than groups of calibration sequences": {"recipe": plain["recipe"] | {"samples": 4}},
-        "every rank takes a device of its own": {"recipe": plain["recipe"] | {"device": "cpu:0"}},
-        "they differ in recipe.seed": {"recipe_of_rank": {"1": {"seed": 5}}},
-    }
-    prunes = [plain | change for change in refused.values()]
-    # The last one begins where torch.distributed is in use already.
-    ((first, second),) = several([{"ranks": 2, "prunes": [*prunes, plain]}])
-    for message, *found in zip(refused, first, second, strict=False):
-        assert all(message in told["error"] for told in found), found
-    assert first[-1]["weights"] == second[-1]["weights"]
+def test_what_ranks_cannot_do_is_refused_on_all_of_them_before_any_work(told):
+    for *refusals, plain in told["refused"]:
+        for message, found in zip(REFUSED, refusals, strict=True):
+            assert message in found["error"]
+        assert plain["weights"] == told["2 ranks"][0][list(RECIPES).index("in memory")]["weights"]
 
 
-def test_what_only_the_first_rank_finds_ends_the_others_too(several, call, tmp_path):
-    plain = call("no text", tmp_path)
-    (tmp_path / "no-text").mkdir()
-    (tmp_path / "no-text" / "file").touch()
-    ((first, second),) = several([{"ranks": 2, "prunes": [plain]}])
-    assert "exists and is not empty" in first[0]["error"]
-    assert "a rank of the run has ended" in second[0]["error"]
+def test_what_only_the_first_rank_finds_ends_the_others_too(told):
+    (first,), (second,) = told["only the first finds"]
+    assert "exists and is not empty" in first["error"]
+    assert "a rank of the run has ended" in second["error"]
