@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -102,6 +103,9 @@ def _out_of_memory(error: Exception) -> TrimPruneError:
 
 def _fail(error: TrimPruneError) -> NoReturn:
     several = ranks_wanted() > 1
+    if several:
+        # From torchrun, which may come as soon as another rank has ended.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if may_tell():
         rank = f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: " if several else ""
         print(f"error: {rank}{error}", file=sys.stderr, flush=True)

@@ -19,6 +19,8 @@ from .team import ALONE, Team
 PATIENCE = timedelta(hours=24)
 """How long ranks wait for one another: the first one may lay out a large output, or search layer budgets for hours. A
 process that dies is noticed at once, as its connections close; only a machine that vanishes is not."""
+FEW_SECONDS = timedelta(seconds=30)
+"""How long a rank looks for the others only to hear who tells of an error."""
 TOLD = "trim-prune/told"
 
 _stores: list[Any] = []
@@ -41,12 +43,14 @@ def is_first() -> bool:
 
 def may_tell() -> bool:
     """Whether this process is to tell of the error that ends it: of several, the first one that asks."""
-    if ranks_wanted() <= 1 or not _stores:
+    if ranks_wanted() <= 1:
+        return True
+    if not _stores and dist.is_initialized():
         return is_first()
     try:
-        return bool(_stores[-1].add(TOLD, 1) == 1)
-    except RuntimeError:
-        # It was with a process that has ended.
+        return bool(_met(FEW_SECONDS).add(TOLD, 1) == 1)
+    except (RuntimeError, ValueError):
+        # What ranks find one another by was with a process that has ended.
         return True
 
 
@@ -68,18 +72,15 @@ def open_team(device: str) -> Iterator[Team]:
     if ranks_wanted() <= 1:
         yield ALONE
         return
-    # A torch that is built without distributed does not have these.
+    # A torch that is built without distributed does not have it.
     from torch.distributed.distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
 
     own, started = _own_device(device), dist.is_initialized()
     if started:
         control = dist.new_group(backend="gloo", timeout=PATIENCE)
     else:
-        if not _stores:
-            _stores.append(next(rendezvous("env://", timeout=PATIENCE))[0])
         # Under names of its own: those of an earlier call are still there.
-        _stores.append(PrefixStore(f"trim-prune-{len(_stores)}", _stores[0]))
+        _stores.append(PrefixStore(f"trim-prune-{len(_stores)}", _met(PATIENCE)))
         rank, size = int(os.environ["RANK"]), ranks_wanted()
         dist.init_process_group("gloo", store=_stores[-1], rank=rank, world_size=size, timeout=PATIENCE)
         control = dist.group.WORLD
@@ -89,6 +90,15 @@ def open_team(device: str) -> Iterator[Team]:
     # After an error the process ends: connections that others still use may not be closed in order.
     if not started:
         dist.destroy_process_group()
+
+
+def _met(patience: timedelta) -> Any:
+    """The store by which ranks find one another: torchrun's, or that of the first one."""
+    from torch.distributed.rendezvous import rendezvous
+
+    if not _stores:
+        _stores.append(next(rendezvous("env://", timeout=patience))[0])
+    return _stores[0]
 
 
 def _own_device(device: str) -> torch.device:
