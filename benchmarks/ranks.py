@@ -59,8 +59,9 @@ def main(
     """Measure runs of 1, 2 and 4 ranks, and compare the model of what they gain."""
     cores = len(os.sched_getaffinity(0))
     content: dict[str, Any] = {
-        "machine": about("cpu") | {"threads": 1, "cores": cores},
-        "note": "one thread a rank, on cores that other work may share: seconds are good for an order of size",
+        "machine": about("cpu") | {"threads": 1, "cores": cores, "load": os.getloadavg()},
+        "note": "one thread a rank, on cores that other work may share (load: processes that wanted one in the last 1, 5 "
+        "and 15 minutes): seconds are good for an order of size, bytes are exact",
         "model": {"hidden": HIDDEN, "inner": INNER, "keys": KEYS, "blocks": blocks},
         "text": {"sequences": SEQUENCES, "seqlen": SEQLEN},
         "runs": [],
