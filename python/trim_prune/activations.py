@@ -23,18 +23,18 @@ Keep = Callable[[Tensor], Tensor]
 Where = Literal["device", "memory", "file"]
 
 
-def where_kept(size: int, device: torch.device) -> Where:
+def where_kept(size: int, device: torch.device, sharing: int = 1) -> Where:
     """Where hidden states of ``size`` bytes in all wait, from what is free now.
 
     On the device on which blocks compute, if they take at most half of what it has left; else in memory, likewise; else
-    in files.
+    in files. ``sharing``: processes of this run on the machine, each of which has as much to keep in its memory.
     """
     if device.type == "cuda" and size <= SHARE * free_on(device):
         return "device"
-    return "memory" if size <= SHARE * free_memory() else "file"
+    return "memory" if size * sharing <= SHARE * free_memory() else "file"
 
 
-def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None) -> Keep:
+def keeper(size: int, device: torch.device, home: torch.device, folder: Path | None, sharing: int = 1) -> Keep:
     """How to keep hidden states of ``size`` bytes in all where :func:`where_kept` says.
 
     In memory they lie where transfers to a GPU need no copy (pinned), and are still on their way when the call returns:
@@ -44,10 +44,11 @@ def keeper(size: int, device: torch.device, home: torch.device, folder: Path | N
 
     Args:
         home: where the model gives its hidden states; a model that lies on a GPU keeps them there.
+        sharing: see :func:`where_kept`.
     """
     if home.type != "cpu":
         return lambda hidden: hidden.to(home)
-    where = where_kept(size, device)
+    where = where_kept(size, device, sharing)
     if where == "device":
         return lambda hidden: hidden.to(device)
     if where == "memory":

@@ -36,9 +36,11 @@ from .results import PruneResult
 from .runfile import EVENT_FILE, write_run
 from .runs.earlier import Earlier, open_earlier
 from .runs.fingerprint import fingerprint
-from .runs.folder import Run, run_folder
+from .runs.folder import Run
+from .runs.shared import SharedRun, require_alike, shared_run
 from .structured import StructuredRecipe, StructuredResult
 from .structured.run import prune_structure
+from .team import Team, open_team
 from .timing import Timings
 
 
@@ -106,6 +108,9 @@ def prune(
     counted from 0, as an earlier run with that ``out`` pruned them, and prune only the others by this recipe. on_event:
     called with each :class:`Event`. callbacks: see :class:`Callback`.
 
+    Where torch.distributed is in use, or torchrun has started several processes, they prune one model together: each of
+    them makes this call, with the same arguments, and gets the same result; the first one writes, and has the events.
+
     Raises :class:`TrimPruneError` for anything wrong with what it was given. A model object is untouched by what is
     found before the pruning starts (NaN in a weight, a sparsity out of reach, too little text); a run that fails or is
     interrupted later (Ctrl-C, out of memory) leaves it partly pruned: some blocks are, the others are not.
@@ -113,38 +118,43 @@ def prune(
     shard_size = parse_size(max_shard_size)
     inputs = _input_files(model, recipe, text, gguf)
     recipe = as_recipe(recipe)
-    device = choose_device(recipe.device)
-    if isinstance(recipe, Recipe) and recipe.permute:
-        require_scipy()
-    timings, events = Timings(device), Events(*([on_event] if on_event else []), *map(Calls, callbacks))
-    if recipe.needs_text and text is None:
-        raise TrimPruneError(
-            "calibration text is missing",
-            expected=f"text for {_readers(recipe)}",
-            fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
-        )
-    earlier = _earlier(from_run, from_block, out)
-    if earlier is not None and isinstance(recipe, StructuredRecipe):
-        raise TrimPruneError(
-            "a structured prune begins with the first block",
-            got="from_run, and a recipe that takes whole heads and channels",
-            fix="leave from_run and from_block out",
-        )
-    if shard_size is not None and out is None:
-        raise TrimPruneError(
-            "max_shard_size is given, and nothing is written", got=f"max_shard_size: {max_shard_size}", fix="give out"
-        )
-    if out is not None:
-        protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
-        check_output(Path(out), overwrite)
-    # Before the model is loaded, which may take minutes.
-    source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
     with ExitStack() as stack:
-        run = None if out is None else stack.enter_context(run_folder(Path(out), resume, events.warn))
-        if run is not None:
+        team = stack.enter_context(open_team(recipe.device))
+        _refuse_ranks(recipe, team)
+        device = choose_device(recipe.device)
+        if isinstance(recipe, Recipe) and recipe.permute:
+            require_scipy()
+        listeners: list[Listener] = [*([on_event] if on_event else []), *map(Calls, callbacks)]
+        timings, events = Timings(device), Events(*(listeners if team.first else []))
+        if recipe.needs_text and text is None:
+            raise TrimPruneError(
+                "calibration text is missing",
+                expected=f"text for {_readers(recipe)}",
+                fix=f"give text (--data); {_TEXTLESS[type(recipe)]} needs none",
+            )
+        earlier = _earlier(from_run, from_block, out) if team.first else None
+        if earlier is not None and isinstance(recipe, StructuredRecipe):
+            raise TrimPruneError(
+                "a structured prune begins with the first block",
+                got="from_run, and a recipe that takes whole heads and channels",
+                fix="leave from_run and from_block out",
+            )
+        if shard_size is not None and out is None:
+            raise TrimPruneError(
+                "max_shard_size is given, and nothing is written",
+                got=f"max_shard_size: {max_shard_size}",
+                fix="give out",
+            )
+        if out is not None and team.first:
+            protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
+            check_output(Path(out), overwrite)
+        # Before the model is loaded, which may take minutes.
+        source = open_text(text, field=text_field) if recipe.needs_text and text is not None else None
+        run = None if out is None else stack.enter_context(shared_run(Path(out), resume, events.warn, team))
+        if run is not None and run.run is not None:
             if isinstance(recipe, StructuredRecipe):
-                run.require_empty()
-            stack.enter_context(_logged(events, run))
+                run.run.require_empty()
+            stack.enter_context(_logged(events, run.run))
         events.emit("start", recipe=recipe.model_dump(mode="json"))
         if run is not None and (missing := missing_packages()):
             events.warn(f"no page is written: {' and '.join(missing)} not installed: {INSTALL}")
@@ -165,23 +175,32 @@ def prune(
                 None if out is None else Path(out),
                 shard_size,
             )
-            if run is not None:
-                _report(run, events)
+            if run is not None and run.run is not None:
+                _report(run.run, events)
             events.emit("finish", seconds=timings.seconds)
             return smaller
         with timings.phase("plan"):
-            plan = make_plan(loaded.model, recipe, loaded.store)
+            plan = make_plan(loaded.model, recipe, loaded.store, team)
         calibration = None
         if source is not None:
             with timings.phase("load"):
                 calibration = _calibrate(loaded, recipe, source)
             with timings.phase("plan"):
                 plan = _with_batch_size(plan, calibration, run)
-        if run is not None:
+        if run is not None or team.size > 1:
             with timings.phase("write"):
-                output = Output(run.model, loaded, plan.blocks, shard_size)
                 facts = fingerprint(loaded, recipe, calibration, plan.device, earlier, shard_size)
-                run.begin(facts, output, plan.blocks, events.warn, earlier, plan.recipe.batch_size)
+                require_alike(facts, team)
+                if run is not None:
+                    blocks, size = plan.blocks, plan.recipe.batch_size
+                    run.begin(
+                        facts,
+                        lambda own: Output(own.model, loaded, blocks, shard_size),
+                        blocks,
+                        events.warn,
+                        earlier,
+                        size,
+                    )
         events.emit("phase", name="prune")
         linears, masks, _ = walk(plan, calibration, events, timings, run)
         result = PruneResult(
@@ -200,25 +219,42 @@ def prune(
             events.emit("phase", name="write")
             with timings.phase("write"):
                 run.finish(linears)
-            with write_errors(run.out):
-                write_layers(result, run.model)
-                write_run(result, loaded, calibration, str(plan.device), run.model)
-            _report(run, events)
+            run.describe(lambda own: _describe(own, result, loaded, calibration, str(plan.device), events))
         events.emit("finish", seconds=timings.seconds)
     return result
 
 
-def _with_batch_size(plan: Plan, calibration: Calibration, run: Run | None) -> Plan:
+def _describe(
+    run: Run, result: PruneResult, loaded: LoadedModel, calibration: Calibration | None, device: str, events: Events
+) -> None:
+    """Add to the output what there is to say of it."""
+    with write_errors(run.out):
+        write_layers(result, run.model)
+        write_run(result, loaded, calibration, device, run.model)
+    _report(run, events)
+
+
+def _with_batch_size(plan: Plan, calibration: Calibration, run: SharedRun | None) -> Plan:
     """The plan with a number of sequences at once: an earlier process's, as another might change last bits."""
     if plan.recipe.batch_size != "auto":
         return plan
-    known = None if run is None else run.batch_size
+    known = None if run is None else run.batch_size()
     streamed = plan.blocks[0].store is not None
     sequences, tokens = calibration.token_ids.shape
     subject = Subject(plan.model, plan.blocks, plan.recipe, plan.device, streamed, run is not None, sequences, tokens)
     present = subject.bytes_outside + (0 if streamed else subject.bytes_of_blocks)
-    size = known or batch_size(subject, present)[0]
+    size = known or min(plan.team.exchange(batch_size(subject, present)[0]))
     return replace(plan, recipe=plan.recipe.model_copy(update={"batch_size": size}))
+
+
+def _refuse_ranks(recipe: AnyRecipe, team: Team) -> None:
+    """An error for what several processes cannot do together."""
+    if team.size > 1 and isinstance(recipe, StructuredRecipe):
+        raise TrimPruneError(
+            "a structured prune is one process's", got=f"{team.size} ranks", fix="start it without torchrun"
+        )
+    if recipe.needs_text:
+        team.require(recipe.samples)
 
 
 _TEXTLESS: dict[type[AnyRecipe], str] = {

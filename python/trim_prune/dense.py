@@ -14,6 +14,7 @@ from .events import Events
 from .models.capture import Capture
 from .models.discover import Block, Linear
 from .states import States
+from .team import ALONE, Team
 from .timing import Timings
 
 
@@ -23,7 +24,8 @@ class DenseModel:
 
     ``states``: of the calibration sequences, at the first block. ``batch_size``: sequences in one forward. ``device``:
     where blocks compute. ``folder``: where files about the run go; None if nothing is written. ``output_gradients``: of
-    the linears, where the row budget needs them.
+    the linears, where the row budget needs them. ``team``: where this process is one of several, ``states`` are those
+    of its own sequences; only a layer budget that is registered as ``together`` sees it so, any other one has them all.
     """
 
     capture: Capture
@@ -35,6 +37,7 @@ class DenseModel:
     timings: Timings
     folder: Path | None
     output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
+    team: Team = ALONE
 
     @property
     def module(self) -> nn.Module:

@@ -25,10 +25,20 @@ def checksum(tensors: Iterable[Tensor]) -> str:
     Of the words w_i of 8 bytes of each tensor, the sums of w_i and of (2 i + 1) w_i, modulo 2^64, where the tensor is:
     a GPU makes them at the speed of its memory, which a cryptographic digest would not have.
     """
+    return checksum_of(map(described, tensors))
+
+
+def checksum_of(descriptions: Iterable[str]) -> str:
+    """As :func:`checksum`, of what :func:`described` says of each tensor."""
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {_sums(tensor)} ".encode())
+    for description in descriptions:
+        digest.update(f"{description} ".encode())
     return digest.hexdigest()[:32]
+
+
+def described(tensor: Tensor) -> str:
+    """Type, shape and sums of a tensor."""
+    return f"{tensor.dtype} {tuple(tensor.shape)} {_sums(tensor)}"
 
 
 def _sums(tensor: Tensor) -> tuple[int, int]:

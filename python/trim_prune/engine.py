@@ -14,37 +14,35 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from trim_kernels import unpack_bits
 from trim_kernels.precision import full_float32
 
 from .activations import keeper
 from .budget import Budget
 from .budgets.layers import LAYER_BUDGETS, LayerRequest, exact_counts, pattern_keeps
-from .budgets.rows import ROW_BUDGETS, RowRequest
+from .budgets.rows import ROW_BUDGETS
 from .budgets.rows.optimal import refuse_unmatched
-from .calibration.statistics import UNSEEN, Collector, LinearStatistics, Need
+from .calibration.joining import join
+from .calibration.statistics import Collector, LinearStatistics, Need
 from .calibration.tokens import Calibration
-from .correction import corrected
 from .dense import DenseModel
-from .digest import checksum
 from .errors import TrimPruneError, WeightsElsewhereError
 from .events import Events
 from .models.capture import PROBE_TOKENS, Call, Capture, Captured, refuse_not_finite
 from .models.coverage import coverage_warnings, require_coverage
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
 from .models.discover import Block, Linear, Store, find_blocks
-from .models.masks import add_mask
-from .output_error import error_inputs, output_error
 from .output_gradients import output_gradients
 from .pattern import Keep
 from .permutation import Folds, Move, Reordered, find_folds, reorder
+from .prune_linears import prune_linears
 from .recipe import Recipe
 from .results import LinearResult, Sparsity
-from .runs.folder import Run
+from .runs.entries import budget_of, entry_of
 from .runs.resume import resumed
+from .runs.shared import SharedRun
 from .scores import SCORES, ScoreRequest
-from .solvers import SOLVERS, SolveRequest
 from .states import PairedStates, States
+from .team import ALONE, Team
 from .timing import Timings
 
 
@@ -55,6 +53,7 @@ class Plan:
     ``capture``: takes the inputs of the blocks, if anything is measured on text. ``folds``: which linears may have
     their columns reordered; None unless the recipe permutes. ``budgets``: what each linear loses, exactly; None until
     the layer budget has divided the target. ``output_gradients``: of the linears, if the row budget needs them.
+    ``team``: the processes that prune the model together.
     """
 
     model: nn.Module
@@ -65,6 +64,7 @@ class Plan:
     folds: Folds | None = None
     budgets: dict[Linear, Budget] | None = None
     output_gradients: Mapping[Linear, Tensor] = field(default_factory=dict)
+    team: Team = ALONE
 
     @property
     def batch_size(self) -> int:
@@ -93,9 +93,9 @@ def outline(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Pla
     return plan
 
 
-def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None) -> Plan:
+def make_plan(model: nn.Module, recipe: Recipe, store: Store | None = None, team: Team = ALONE) -> Plan:
     """As :func:`outline`, having looked at the weights: refuses all that cannot be done."""
-    plan = outline(model, recipe, store)
+    plan = replace(outline(model, recipe, store), team=team)
     # All of them before any work: a walk that stops at one leaves a model half pruned.
     if recipe.needs_text:
         with torch.no_grad(), evaluation_mode(model):
@@ -114,8 +114,14 @@ def _divided(
     plan: Plan, timings: Timings, statistics: Mapping[Linear, LinearStatistics], dense: DenseModel | None = None
 ) -> Plan:
     """The plan with what each linear loses, as the layer budget divides the target."""
+    together = LAYER_BUDGETS.get(plan.recipe.layers).together
+
+    def entries() -> list[list[int]]:
+        return list(map(entry_of, divide(plan, statistics, dense).values()))
+
     with timings.phase("plan"):
-        return replace(plan, budgets=divide(plan, statistics, dense))
+        found = plan.team.exchange(entries())[0] if together else plan.team.lead(entries)
+    return replace(plan, budgets=dict(zip(plan.linears, map(budget_of, found), strict=True)))
 
 
 def _divided_by_text(
@@ -125,15 +131,21 @@ def _divided_by_text(
     calibration: Calibration,
     events: Events,
     timings: Timings,
-    run: Run | None,
+    run: SharedRun | None,
 ) -> Plan:
     """As :func:`_divided`, by a layer budget that sees the dense model at work."""
-    needs = LAYER_BUDGETS.get(plan.recipe.layers).needs - {"output_gradient"}
+    budget, team = LAYER_BUDGETS.get(plan.recipe.layers), plan.team
+    needs = budget.needs - {"output_gradient"}
     statistics = _measure_dense(plan, needs, states, timings) if needs else {}
     batch_size = plan.batch_size
+    seen = states.twin()
+    if team.size > 1 and team.first and budget.held_out is not None and not budget.together:
+        # It runs the model on this rank alone, and so on all sequences.
+        _, seen = _capture(replace(plan, team=ALONE), calibration, events, timings, None if run is None else run.folder)
+        seen = seen.twin()
     dense = DenseModel(
         capture,
-        states.twin(),
+        seen,
         calibration,
         batch_size,
         plan.device,
@@ -141,6 +153,7 @@ def _divided_by_text(
         timings,
         None if run is None else run.model,
         plan.output_gradients,
+        team,
     )
     return _divided(plan, timings, statistics, dense)
 
@@ -226,7 +239,7 @@ def _refuse_not_finite(block: Block) -> None:
 
 @torch.no_grad()
 def walk(
-    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, run: Run | None = None
+    plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, run: SharedRun | None = None
 ) -> tuple[list[LinearResult], dict[str, Tensor], list[Move]]:
     """Prune the model in place, block by block; each block sees the outputs of the pruned ones before it.
 
@@ -264,7 +277,7 @@ def walk(
             run.keep_budgets(plan.budgets)
             results += resumed(run, plan.blocks, states, plan.device, events, timings)
         events.emit("plan", linears=_plan_facts(plan))
-        entering = checksum(states.tensors()) if run is not None else ""
+        entering = run.digest(states) if run is not None else ""
         for block in plan.blocks[0 if run is None else len(run.done) :]:
             events.emit("block_start", block=block.index, blocks=len(plan.blocks), name=block.name)
             start = time.perf_counter()
@@ -283,7 +296,7 @@ def walk(
                             refuse_not_finite(hidden, block.index + 1)
                 if run is not None:
                     with timings.phase("write"):
-                        leaving = checksum(states.tensors())
+                        leaving = run.digest(states)
                         run.add(block, done, own, moved, states, (entering, leaving), timings.seconds)
                         entering = leaving
             if run is None:
@@ -371,33 +384,36 @@ def _capture(
     plan: Plan, calibration: Calibration | None, events: Events, timings: Timings, folder: Path | None
 ) -> tuple[Capture | None, States]:
     captured: list[Captured] = []
-    capture = keep = recall = None
+    capture = keep = recall = groups = None
     paired = "drift" in plan.recipe.needs
     if calibration is not None:
         # Experts see some tokens of each sequence: their sums do not depend on the batches if each is one sequence.
-        routed = any(linear.routed for linear in plan.linears)
-        batches = calibration.batches(1 if routed else plan.batch_size)
         capture = plan.capture
         assert capture is not None
+        size = 1 if any(linear.routed for linear in plan.linears) else plan.batch_size
+        mine = plan.team.groups(len(calibration.token_ids))
+        groups = [group for group, sequences in mine for _ in sequences]
+        own = calibration.token_ids[[sequence for _, sequences in mine for sequence in sequences]]
+        # A batch has sequences of one group: the last bit of a product may depend on how many rows it has.
+        batches = [batch for _, s in mine for batch in torch.split(calibration.token_ids[s.start : s.stop], size)]
         with timings.phase("capture"):
             for number, batch in enumerate(batches, start=1):
                 found = capture(batch, captured[-1] if captured else None)
                 if keep is None:
-                    size = found.hidden[0].numel() * found.hidden.element_size() * len(calibration.token_ids)
-                    keep = keeper(size * (2 if paired else 1), plan.device, found.hidden.device, folder)
+                    each = found.hidden[0].numel() * found.hidden.element_size() * (2 if paired else 1)
+                    home = found.hidden.device
+                    keep = keeper(each * len(own), plan.device, home, folder, plan.team.on_machine)
                 captured.append(replace(found, hidden=keep(found.hidden)))
                 events.emit("calibration", batch=number, batches=len(batches))
-        recall = partial(_recalled, capture, calibration, events)
-    return capture, (PairedStates if paired else States)(captured, plan.device, keep, recall)
+        recall = partial(_recalled, capture, own, events)
+    return capture, (PairedStates if paired else States)(captured, plan.device, keep, recall, groups)
 
 
-def _recalled(
-    capture: Capture, calibration: Calibration, events: Events, sizes: Sequence[int]
-) -> list[tuple[Call, ...]]:
+def _recalled(capture: Capture, token_ids: Tensor, events: Events, sizes: Sequence[int]) -> list[tuple[Call, ...]]:
     """The calls of smaller batches, as the device has no memory for those that were asked for."""
     events.warn(f"the device has too little memory for the batches: from here on {max(sizes)} sequences at most")
     found: list[Captured] = []
-    for batch in torch.split(calibration.token_ids, list(sizes)):
+    for batch in torch.split(token_ids, list(sizes)):
         found.append(capture(batch, found[-1] if found else None))
         # Only what a block gets beside hidden states is wanted.
         found[-1] = replace(found[-1], hidden=found[-1].hidden[:0].clone())
@@ -405,18 +421,19 @@ def _recalled(
 
 
 def _output_gradients(
-    plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings, run: Run | None
+    plan: Plan, capture: Capture, calibration: Calibration, events: Events, timings: Timings, run: SharedRun | None
 ) -> dict[Linear, Tensor]:
     """Those of the dense model."""
     if run is not None and (known := run.gradients(plan.linears)) is not None:
         return known
     token_ids = calibration.token_ids[: plan.recipe.gradient_sequences]
+    mine = sum(len(sequences) for _, sequences in plan.team.groups(len(token_ids)))
 
     def note(number: int) -> None:
-        events.emit("gradients", sequence=number, sequences=len(token_ids))
+        events.emit("gradients", sequence=number, sequences=mine)
 
     with timings.phase("gradients"), rest_on_device(plan.model, plan.blocks, plan.device):
-        found = output_gradients(capture, token_ids, plan.device, on_sequence=note)
+        found = output_gradients(capture, token_ids, plan.device, on_sequence=note, team=plan.team)
     if run is not None:
         run.keep_gradients(found)
     return found
@@ -432,6 +449,7 @@ def _measure_dense(
         collector = _collector(plan, block.linears, needs, timings)
         with on_device(block, plan.device), timings.phase("forward"):
             walked.propagate(block, collector)
+            join(collector, plan.team)
         found |= {linear: collector.statistics(linear) for linear in block.linears}
     return found
 
@@ -447,6 +465,7 @@ def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict
     if score.needs and folds:
         with timings.phase("forward"):
             states.twin().collect(block, collector)
+            join(collector, plan.team)
     found: dict[str, Reordered] = {}
     for linear, fold in folds.items():
         weight, keep = linear.weight, plan.budgets[linear].pattern
@@ -470,126 +489,32 @@ def _prune_block(
     plan: Plan, block: Block, states: States, masks: dict[str, Tensor], timings: Timings
 ) -> list[LinearResult]:
     if not states.hidden:
-        return [_prune_linear(plan, linear, LinearStatistics(), masks, timings) for linear in block.linears]
-    collector = first = _collect(plan, block, block.linears, states, timings)
+        return prune_linears(plan, block.linears, lambda _: LinearStatistics(), masks, timings)
+    collector = _collect(plan, block, block.linears, states, timings)
+    groups = collector.groups()
+    met = {linear for group in groups for linear in group}
+    left = [linear for linear in block.linears if linear not in met]
+    if not plan.recipe.recapture:
+        groups = [[linear for group in groups for linear in group]]
     results = []
-    for number, group in enumerate(first.groups()):
-        if plan.recipe.recapture and number > 0:
-            collector = _collect(plan, block, group, states, timings)
+    for number, group in enumerate(groups):
+        measured = _collect(plan, block, group, states, timings) if number else collector
         with full_float32(plan.device):
-            results += [_prune_linear(plan, linear, collector.statistics(linear), masks, timings) for linear in group]
-    done = {result.name for result in results}
+            results += prune_linears(plan, group, measured.statistics, masks, timings)
     with full_float32(plan.device):
-        for linear in [linear for linear in block.linears if linear.name not in done]:
-            results.append(_prune_linear(plan, linear, first.statistics(linear), masks, timings))
-    return results
+        return results + prune_linears(plan, left, collector.statistics, masks, timings)
 
 
 def _collect(plan: Plan, block: Block, linears: Sequence[Linear], states: States, timings: Timings) -> Collector:
     collector = _collector(plan, linears, plan.recipe.needs, timings)
     with timings.phase("forward"):
         states.collect(block, collector)
+        join(collector, plan.team)
     return collector
 
 
 def _collector(plan: Plan, linears: Sequence[Linear], needs: frozenset[Need], timings: Timings) -> Collector:
     return Collector(linears, needs, plan.recipe.tokens_per_sequence, lambda: timings.phase("statistics"))
-
-
-def _prune_linear(
-    plan: Plan, linear: Linear, statistics: LinearStatistics, masks: dict[str, Tensor], timings: Timings
-) -> LinearResult:
-    assert plan.budgets is not None
-    recipe, budget, rows = plan.recipe, plan.budgets[linear], ROW_BUDGETS.get(plan.recipe.rows)
-    count, inputs = budget.prune_count, error_inputs(recipe.needs)
-    start = time.perf_counter()
-    try:
-        with linear.edited() as weight:
-            dense = None if inputs is None else weight.clone()
-            if recipe.correction and not linear.routed:
-                with timings.phase("correct"):
-                    weight.copy_(corrected(weight, statistics, recipe.correction, recipe.damping))
-            with timings.phase("search"):
-                importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
-                gradient = plan.output_gradients.get(linear)
-                wanted = RowRequest(weight, importance, statistics, count, recipe, linear.name, gradient)
-                decision = rows.function(wanted)
-                # A budget may have counted on the CPU.
-                prune_count = decision.prune_count.to(weight.device)
-                pruned = int(prune_count.sum())
-                if pruned != count and not decision.rounded:
-                    raise ValueError(
-                        f"row budget {recipe.rows!r} prunes {pruned} weights in place of the asked {count}"
-                    )
-            with timings.phase("apply"):
-                request = SolveRequest(
-                    weight, prune_count, rows.rows_compete, importance, statistics, recipe, budget.pattern
-                )
-                kept = SOLVERS.get(recipe.solver).function(request)
-                prune_count = _checked_counts(kept, request)
-                if not torch.isfinite(weight).all():
-                    raise ValueError(f"solver {recipe.solver!r} leaves NaN or infinity in the weights")
-                zeros = weight.numel() - int(torch.count_nonzero(weight))
-            with timings.phase("measure"):
-                error_left = None if dense is None else output_error(dense, weight, statistics, inputs)
-    except ValueError as error:
-        raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
-    steps = (*statistics.steps, *request.steps)
-    if steps and recipe.strict:
-        raise TrimPruneError(
-            "a linear needs a fallback",
-            where=f"block {linear.block}, {linear.name}",
-            expected="none (strict)",
-            got=", then ".join(steps),
-            fix="go without strict: run.json then names every such linear; more calibration text or damping may help",
-        )
-    add_mask(masks, linear, kept.cpu())
-    return LinearResult(
-        name=linear.name,
-        weight=linear.weight_name,
-        block=linear.block,
-        shape=linear.shape,
-        prune_count=pruned,
-        pattern=None if budget.pattern is None else str(budget.pattern),
-        row_min=int(prune_count.min()),
-        row_max=int(prune_count.max()),
-        kept_zeros=zeros - pruned,
-        quality=decision.quality,
-        baseline_quality=decision.baseline_quality,
-        learning_rate=decision.learning_rate,
-        iteration=decision.iteration,
-        output_error=error_left,
-        seconds=time.perf_counter() - start,
-        steps=steps,
-        tokens=0 if UNSEEN in steps else statistics.tokens if recipe.needs else None,
-    )
-
-
-def _checked_counts(kept: Tensor, request: SolveRequest) -> Tensor:
-    """How many weights of each row the solver pruned; an error if that is not what it was asked to do, or not done."""
-    columns, asked = request.weight.shape[1], request.prune_count
-    pruned = unpack_bits(kept, columns).logical_not_()
-    counts = pruned.sum(dim=1, dtype=torch.int32)
-    right = int(counts.sum()) == int(asked.sum()) if request.rows_compete else torch.equal(counts, asked)
-    if not right:
-        raise ValueError(
-            f"solver {request.recipe.solver!r} prunes {int(counts.sum())} weights in place of the asked "
-            f"{int(asked.sum())}, or other counts of the rows"
-        )
-    if request.pattern is not None:
-        _check_pattern(unpack_bits(kept, columns), request.pattern, request.recipe.solver)
-    left = int(pruned.logical_and_(request.weight != 0).sum())
-    if left:
-        raise ValueError(f"solver {request.recipe.solver!r}: {left} weights that its mask prunes are not zero")
-    return counts
-
-
-def _check_pattern(kept: Tensor, pattern: Keep, solver: str) -> None:
-    """An error unless every group of columns keeps what it should: all but the last one, whose count is then right."""
-    whole = kept.shape[1] // pattern.of * pattern.of
-    found = kept[:, :whole].reshape(len(kept), -1, pattern.of).sum(dim=2)
-    if bool((found != pattern.keep).any()):
-        raise ValueError(f"solver {solver!r} keeps {int(found.min())} to {int(found.max())} where {pattern} was asked")
 
 
 def _plan_facts(plan: Plan) -> list[dict[str, object]]:

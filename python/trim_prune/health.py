@@ -6,6 +6,7 @@ from importlib import metadata
 from typing import Any
 
 from packaging.requirements import Requirement
+from torch import distributed
 
 from trim_kernels import machine
 
@@ -17,8 +18,11 @@ REBUILD = "pip install --force-reinstall --no-deps ."
 
 
 def doctor() -> dict[str, Any]:
-    """The facts of :func:`trim_kernels.machine.doctor`, the packages of each extra, and what to do."""
-    facts = machine.doctor() | {"packages": packages()}
+    """The facts of :func:`trim_kernels.machine.doctor`, the packages of each extra, and what to do.
+
+    ``ranks``: what several processes can talk through, gloo between CPUs and nccl between GPUs.
+    """
+    facts = machine.doctor() | {"packages": packages(), "ranks": ranks()}
     return facts | {"fixes": fixes(facts)}
 
 
@@ -32,6 +36,14 @@ def packages() -> dict[str, dict[str, dict[str, Any]]]:
     except metadata.PackageNotFoundError:
         wanted = []
     return {extra: {r.name: _status(r) for r in wanted if _belongs(r, extra)} for extra in EXTRAS}
+
+
+def ranks() -> list[str]:
+    """What torch has for several processes that prune one model together."""
+    if not distributed.is_available():
+        return []
+    there = {"gloo": distributed.is_gloo_available(), "nccl": distributed.is_nccl_available()}
+    return [name for name, usable in there.items() if usable]
 
 
 def fixes(facts: dict[str, Any]) -> list[dict[str, str]]:
@@ -63,6 +75,7 @@ def report(facts: dict[str, Any]) -> str:
     width = len(lines[0]) - len(lines[0].partition("  ")[2].lstrip())
     for extra, status in facts["packages"].items():
         lines.append(extra.ljust(width) + (", ".join(_package(*item) for item in status.items()) or "not known"))
+    lines.append("ranks".ljust(width) + (", ".join(facts["ranks"]) or "none: torch is built without distributed"))
     if not facts["fixes"]:
         lines.append("missing".ljust(width) + "nothing")
     for fix in facts["fixes"]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .activations import Keep
 from .calibration.statistics import Collector
+from .digest import described
 from .models.capture import Call, Captured
 from .models.discover import Block, find_linears
 from .models.watch import watched
@@ -25,6 +26,7 @@ class States:
 
     ``keep``: puts an output where it waits for the next block; None: where the input waited. ``recall(sizes)``: the
     calls of batches of so many sequences; where there is one, batches that do not fit on the device are halved.
+    ``groups``: the group that each sequence belongs to; None: all to one. No batch has sequences of two.
     """
 
     def __init__(
@@ -33,12 +35,14 @@ class States:
         device: torch.device,
         keep: Keep | None = None,
         recall: Recall | None = None,
+        groups: Sequence[int] | None = None,
     ) -> None:
         self.device, self.keep, self.recall = device, keep, recall
         self._lane = lane_of(device)
         self._ahead = Ahead(self._lane)
         self.hidden = [batch.hidden for batch in captured]
         self.calls: list[tuple[Call, ...]] = [batch.calls for batch in captured]
+        self.groups = groups
 
     def collect(self, block: Block, collector: Collector) -> None:
         """Run a block on every batch for the sake of its hooks."""
@@ -72,13 +76,18 @@ class States:
         """
         return self.device.type == "cpu"
 
-    def tensors(self) -> list[Tensor]:
-        """All there is to go on from here with."""
-        return self.hidden
+    def sequences(self) -> list[Tensor]:
+        """All there is to go on from here with: the hidden states of each sequence."""
+        return [sequence for hidden in self.hidden for sequence in hidden]
 
-    def restore(self, tensors: Sequence[Tensor]) -> None:
-        """Go on with what :meth:`tensors` gave to another run."""
-        self.hidden = [self._kept(tensor, hidden) for tensor, hidden in zip(tensors, self.hidden, strict=True)]
+    def descriptions(self) -> list[str]:
+        """What is told of each of them, to know them again; see :func:`trim_prune.digest.checksum`."""
+        return list(map(described, self.sequences()))
+
+    def restore(self, sequences: Sequence[Tensor]) -> None:
+        """Go on with what :meth:`sequences` gave to another run, whatever its batches were."""
+        left = iter(sequences)
+        self.hidden = [self._kept(torch.stack([next(left) for _ in hidden]), hidden) for hidden in self.hidden]
 
     def replay(self, block: Block, load: Callable[[], None]) -> None:
         """Go through a block that was pruned before; ``load`` gives it the weights that it had then."""
@@ -88,7 +97,7 @@ class States:
     def twin(self) -> States:
         """Plain states of their own at the same block, for a walk that leaves these as they are."""
         twin = States([], self.device, self.keep, self.recall)
-        twin.hidden, twin.calls = list(self.hidden), self.calls
+        twin.hidden, twin.calls, twin.groups = list(self.hidden), self.calls, self.groups
         return twin
 
     def run(self, block: Block, module: nn.Module, index: int) -> Tensor:
@@ -101,12 +110,17 @@ class States:
         return self._kept(self.run(block, module, index), self.hidden[index])
 
     def _collect(self, block: Block, collector: Collector, index: int) -> None:
-        with collector.batch(*self.hidden[index].shape[:2]):
+        sequences, tokens = self.hidden[index].shape[:2]
+        with collector.batch(sequences, tokens, group=self._group(index)):
             self.run(block, block.module, index)
 
     def _propagate(self, block: Block, collector: Collector | None, index: int) -> None:
-        with collector.batch(*self.hidden[index].shape[:2]) if collector else nullcontext():
+        sequences, tokens = self.hidden[index].shape[:2]
+        with collector.batch(sequences, tokens, group=self._group(index)) if collector else nullcontext():
             self.hidden[index] = self.output(block, block.module, index)
+
+    def _group(self, index: int) -> int:
+        return 0 if self.groups is None else self.groups[sum(map(len, self.hidden[:index]))]
 
     def _fits(self, forward: Callable[[], None], again: bool = True) -> bool:
         """Whether the device had the memory for it. Raises if it had not, and smaller batches would not help.
@@ -141,8 +155,9 @@ class PairedStates(States):
         device: torch.device,
         keep: Keep | None = None,
         recall: Recall | None = None,
+        groups: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(captured, device, keep, recall)
+        super().__init__(captured, device, keep, recall, groups)
         self._dense = self.twin()
         self._after: dict[int, Tensor] = {}
         self._module: nn.Module | None = None
@@ -165,7 +180,7 @@ class PairedStates(States):
         with _inputs(block, self._module) as dense:
             self._after[index] = self._dense.output(block, self._module, index)
         sequences, tokens = self.hidden[index].shape[:2]
-        with collector.batch(sequences, tokens, dense):
+        with collector.batch(sequences, tokens, dense, group=self._group(index)):
             self.run(block, block.module, index)
 
     def _halve(self, first: int) -> None:
@@ -180,14 +195,15 @@ class PairedStates(States):
         """Always: what a block was before its columns were reordered for the dense model is not known any more."""
         return True
 
-    def tensors(self) -> list[Tensor]:
-        """See :meth:`States.tensors`."""
-        return self.hidden + self._dense.hidden
+    def sequences(self) -> list[Tensor]:
+        """See :meth:`States.sequences`; those of both models side by side."""
+        both = zip(super().sequences(), self._dense.sequences(), strict=True)
+        return [hidden for pair in both for hidden in pair]
 
-    def restore(self, tensors: Sequence[Tensor]) -> None:
+    def restore(self, sequences: Sequence[Tensor]) -> None:
         """See :meth:`States.restore`."""
-        super().restore(tensors[: len(self.hidden)])
-        self._dense.restore(tensors[len(self.hidden) :])
+        super().restore(sequences[::2])
+        self._dense.restore(sequences[1::2])
 
     def replay(self, block: Block, load: Callable[[], None]) -> None:
         """See :meth:`States.replay`; the dense model's block is what is there before ``load``."""

@@ -104,6 +104,25 @@ def invoke(monkeypatch, capfd):
     return run
 
 
+@pytest.fixture(scope="session")
+def content():
+    """The files of an output folder, without what tells of times."""
+    telling_times = {
+        "run.json",
+        "events.jsonl",
+        "report.json",
+        "report.html",
+        "README.md",
+        "search.jsonl",
+        "search.svg",
+    }
+
+    def read(folder: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in telling_times}
+
+    return read
+
+
 @pytest.fixture
 def leftovers():
     """What a folder holds besides the named entries."""

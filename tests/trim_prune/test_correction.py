@@ -7,7 +7,7 @@ import torch
 from tiny_models import linears_of, make_model, zeros
 
 from trim_kernels import unpack_bits
-from trim_prune import Importance, Recipe, TrimPruneError, engine, prune, score_linear
+from trim_prune import Importance, Recipe, TrimPruneError, prune, prune_linears, score_linear
 from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.calibration.text import open_text
 from trim_prune.calibration.tokens import calibration_tokens
@@ -162,7 +162,7 @@ def seen(monkeypatch):
         found.append((statistics.drift, statistics.gram, share))
         return corrected(weight, statistics, share, damping)
 
-    monkeypatch.setattr(engine, "corrected", record)
+    monkeypatch.setattr(prune_linears, "corrected", record)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal
 
 import torch
@@ -17,12 +17,15 @@ from ..errors import NOT_FINITE_FIX, TrimPruneError
 from ..factor import Factor, factorise
 from ..models.discover import Linear
 from ..models.watch import watched
+from ..team import OrderedSum
 
 Need = Literal["column_energy", "drift", "gram", "output_gradient", "search_inputs"]
 """What a method reads: of the inputs of a linear, all but ``output_gradient``, which a row request has."""
 Clock = Callable[[], AbstractContextManager[None]]
 UNSEEN = "no token reached the expert: its inputs count as white noise"
 UNSEEN_VECTORS = 64
+SUMS: dict[Need, torch.dtype] = {"column_energy": torch.float64, "gram": torch.float32, "drift": torch.float32}
+"""What is added up over the groups of sequences, and in which type."""
 
 
 class LinearStatistics:
@@ -35,10 +38,8 @@ class LinearStatistics:
     def __init__(self) -> None:
         self.sequences = 0
         self.tokens = 0
-        self._energy: Tensor | None = None
-        self._gram: Tensor | None = None
-        self._drift: Tensor | None = None
-        self._inputs: list[Tensor] = []
+        self.sums: dict[Need, OrderedSum] = {}
+        self.inputs: list[Tensor] = []
         self._factors: dict[float | None, Factor] = {}
         self._notes: tuple[str, ...] = ()
 
@@ -49,42 +50,44 @@ class LinearStatistics:
         columns, device = weight.shape[1], weight.device
         found._notes, found.sequences, found.tokens = (UNSEEN,), 1, columns
         if "column_energy" in needs:
-            found._energy = torch.ones(columns, dtype=torch.float64, device=device)
+            energy = torch.ones(columns, dtype=torch.float64, device=device)
+            found.sums["column_energy"] = OrderedSum({(0, 0): energy})
         if "gram" in needs:
-            found._gram = torch.eye(columns, device=device)
+            found.sums["gram"] = OrderedSum({(0, 0): torch.eye(columns, device=device)})
         if "search_inputs" in needs:
             noise = torch.randn(UNSEEN_VECTORS, columns, generator=torch.Generator().manual_seed(0))
-            found._inputs = [noise.to(device, weight.dtype)]
+            found.inputs = [noise.to(device, weight.dtype)]
         return found
 
     @property
     def column_energy(self) -> Tensor:
         """float64 [C]: sum of x_j^2 over all tokens of all sequences."""
-        if self._energy is None:
-            raise RuntimeError("column_energy was not collected: declare it in needs")
-        return self._energy
+        return self._total("column_energy")
 
     @property
     def search_inputs(self) -> Tensor:
         """[C, N], in the dtype of the model: the input vectors that a row search looks at, one per column."""
-        if not self._inputs:
+        if not self.inputs:
             raise RuntimeError("search_inputs was not collected: declare it in needs")
-        return torch.cat(self._inputs).t().contiguous()
+        return torch.cat(self.inputs).t().contiguous()
 
     @cached_property
     def gram(self) -> Tensor:
         """float32 [C, C], symmetric: sum of x x^T over all tokens of all sequences."""
-        if self._gram is None:
-            raise RuntimeError("gram was not collected: declare it in needs")
-        self._gram += self._gram.tril(-1).t()
-        return self._gram
+        gram = self._total("gram")
+        gram += gram.tril(-1).t()
+        return gram
 
     @property
     def drift(self) -> Tensor:
         """float32 [C, C]: sum of (x_dense - x) x^T over all tokens, x_dense being the input in the dense model."""
-        if self._drift is None:
-            raise RuntimeError("drift was not collected: declare it in needs")
-        return self._drift
+        return self._total("drift")
+
+    def _total(self, need: Need) -> Tensor:
+        total = self.sums[need].total() if need in self.sums else None
+        if total is None:
+            raise RuntimeError(f"{need} was not collected: declare it in needs")
+        return total
 
     def factor(self, damping: float | None) -> Factor:
         """The factor of the inverse of the damped Gram matrix that optimal-brain-surgeon scores and updates share."""
@@ -98,36 +101,51 @@ class LinearStatistics:
         return (*self._notes, *(step for factor in self._factors.values() for step in factor.steps))
 
     def add(
-        self, inputs: Tensor, needs: frozenset[Need], positions: Sequence[int], dense: Tensor | None = None
+        self,
+        inputs: Tensor,
+        needs: frozenset[Need],
+        positions: Sequence[int],
+        dense: Tensor | None = None,
+        group: int = 0,
     ) -> None:
-        """Add the inputs [sequences, tokens, C] of one batch; ``dense``: those of the dense model, for the drift."""
+        """Add the inputs [sequences, tokens, C] of one batch; ``dense``: those of the dense model, for the drift.
+
+        ``group``: that of the sequences, not below that of those before; all of a linear alone may be one.
+        """
         self.sequences += inputs.shape[0]
         self.tokens += inputs.shape[0] * inputs.shape[1]
-        columns, device = inputs.shape[-1], inputs.device
         # One sum per sequence, added in order: the result does not depend on the batch size.
         if "column_energy" in needs:
-            if self._energy is None:
-                self._energy = torch.zeros(columns, dtype=torch.float64, device=device)
+            energy = self._part("column_energy", group, inputs)
             for sequence in inputs:
-                trim_kernels.column_sqnorm_(self._energy, sequence)
+                trim_kernels.column_sqnorm_(energy, sequence)
         if "gram" in needs:
-            if self._gram is None:
-                self._gram = torch.zeros(columns, columns, device=device)
+            gram = self._part("gram", group, inputs)
             for sequence in inputs:
-                trim_kernels.gram_(self._gram, sequence)
+                trim_kernels.gram_(gram, sequence)
         if "drift" in needs and dense is not None:
-            if self._drift is None:
-                self._drift = torch.zeros(columns, columns, device=device)
-            with full_float32(device):
+            drift = self._part("drift", group, inputs)
+            with full_float32(inputs.device):
                 for sequence, wanted in zip(inputs.float(), dense.float(), strict=True):
-                    self._drift.addmm_((wanted - sequence).t(), sequence)
+                    drift.addmm_((wanted - sequence).t(), sequence)
         if "search_inputs" in needs:
-            self._inputs.append(inputs[:, list(positions)].flatten(0, 1))
+            self.inputs.append(inputs[:, list(positions)].flatten(0, 1))
+
+    def _part(self, need: Need, group: int, inputs: Tensor) -> Tensor:
+        """What sequences of a group are added to."""
+        shape = sum_shape(need, inputs.shape[-1])
+        make = partial(torch.zeros, shape, dtype=SUMS[need], device=inputs.device)
+        return self.sums.setdefault(need, OrderedSum()).part(group, make)
 
     def is_finite(self) -> bool:
         """Whether everything collected is free of NaN and infinity."""
-        parts = [part for part in (self._energy, self._gram, self._drift, *self._inputs) if part is not None]
+        parts = [*map(self._total, self.sums), *self.inputs]
         return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
+def sum_shape(need: Need, columns: int) -> tuple[int, ...]:
+    """The shape of what is added up for inputs with so many columns."""
+    return (columns,) if need == "column_energy" else (columns, columns)
 
 
 def search_positions(seqlen: int, tokens_per_sequence: int) -> list[int]:
@@ -151,6 +169,7 @@ class Collector:
     """Collects the statistics of some linears of one block while it runs, batch after batch.
 
     Linears that are handed the very same tensor (query, key and value; gate and up) share one statistics object.
+    ``found``: those of the linears that ran, in the order in which they first did; ``sequences``: how many were seen.
     """
 
     def __init__(
@@ -162,13 +181,14 @@ class Collector:
             tokens_per_sequence,
             clock,
         )
-        self._found: dict[Linear, LinearStatistics] = {}
+        self.found: dict[Linear, LinearStatistics] = {}
         self._last_input: Tensor | None = None
         self._last_statistics: LinearStatistics | None = None
         self._batch_shape: tuple[int, int] = (0, 0)
         self._token_mask: Tensor | None = None
         self._dense: Mapping[str, Tensor] = {}
-        self._sequences = 0
+        self._group = 0
+        self.sequences = 0
 
     @contextmanager
     def batch(
@@ -177,14 +197,17 @@ class Collector:
         tokens: int,
         dense: Mapping[str, Tensor] | None = None,
         token_mask: Tensor | None = None,
+        group: int = 0,
     ) -> Iterator[None]:
         """Products of the linears are watched inside this context, for one forward of [sequences, tokens].
 
         ``dense``: the inputs of the linears, by name, in the dense model. ``token_mask``: bool [sequences, tokens],
-        True for the tokens that are not padding; None: all of them.
+        True for the tokens that are not padding; None: all of them. ``group``: that of the sequences, not below that of
+        those before.
         """
         self._batch_shape, self._token_mask, self._dense = (sequences, tokens), token_mask, dense or {}
-        self._sequences += sequences
+        self._group = group
+        self.sequences += sequences
         try:
             with watched(self.linears, self._on_product):
                 yield
@@ -194,13 +217,13 @@ class Collector:
 
     def reset(self) -> None:
         """Forget everything, to begin anew."""
-        self._found.clear()
-        self._sequences = 0
+        self.found.clear()
+        self.sequences = 0
 
     def groups(self) -> list[list[Linear]]:
         """The linears in the order in which they ran, those with a shared input together, and so those of experts."""
         groups: dict[int | str, list[Linear]] = {}
-        for linear, statistics in self._found.items():
+        for linear, statistics in self.found.items():
             groups.setdefault(_role(linear) if linear.routed else id(statistics), []).append(linear)
         return list(groups.values())
 
@@ -209,8 +232,8 @@ class Collector:
 
         An expert that no token reached, while tokens reached others, has those of white noise.
         """
-        if linear not in self._found:
-            if linear.routed and any(other.routed and _role(other) == _role(linear) for other in self._found):
+        if linear not in self.found:
+            if linear.routed and any(other.routed and _role(other) == _role(linear) for other in self.found):
                 return LinearStatistics.unseen(linear, self.needs)
             raise TrimPruneError(
                 "a linear got no calibration input: its block did not call it",
@@ -218,7 +241,7 @@ class Collector:
                 expected="a product with its weight: linear, matmul, mm or addmm",
                 fix="use other calibration text, if the block calls it for some tokens only",
             )
-        found = self._found[linear]
+        found = self.found[linear]
         if not found.is_finite():
             raise TrimPruneError(
                 "NaN or infinity in the inputs of a linear",
@@ -227,7 +250,7 @@ class Collector:
             )
         if linear.routed:
             # A sequence of which an expert sees nothing counts too.
-            found.sequences = self._sequences
+            found.sequences = self.sequences
         return found
 
     def _on_product(self, linear: Linear, inputs: Tensor, _: Tensor) -> None:
@@ -236,21 +259,19 @@ class Collector:
 
     def _collect(self, linear: Linear, inputs: Tensor) -> None:
         shared = inputs is self._last_input
-        mine = self._found.get(linear)
+        mine = self.found.get(linear)
         if mine is None:
             mine = self._last_statistics if shared and self._last_statistics else LinearStatistics()
-            self._found[linear] = mine
+            self.found[linear] = mine
         elif shared != (mine is self._last_statistics):
-            raise TrimPruneError(
-                "a linear shares its input with another one in some batches only",
-                where=f"block {linear.block}, {linear.name}",
-            )
+            raise shared_at_times(linear)
         if not shared:
             dense = self._dense.get(linear.name)
             parts = self._sequences_of(linear, inputs)
             others = [None] * len(parts) if dense is None else self._sequences_of(linear, dense)
             for part, other in zip(parts, others, strict=True):
-                mine.add(part, self.needs, search_positions(part.shape[1], self.tokens_per_sequence), other)
+                positions = search_positions(part.shape[1], self.tokens_per_sequence)
+                mine.add(part, self.needs, positions, other, self._group)
         self._last_input, self._last_statistics = inputs, mine
 
     def _sequences_of(self, linear: Linear, inputs: Tensor) -> list[Tensor]:
@@ -269,6 +290,14 @@ class Collector:
             return [inputs.reshape(1, -1, inputs.shape[-1])]
         whole = inputs.reshape(sequences, tokens, inputs.shape[-1])
         return without_padding(whole, self._token_mask)
+
+
+def shared_at_times(linear: Linear) -> TrimPruneError:
+    """The error of a linear that cannot have statistics of its own, nor those of another one."""
+    return TrimPruneError(
+        "a linear shares its input with another one in some batches only",
+        where=f"block {linear.block}, {linear.name}",
+    )
 
 
 def _role(linear: Linear) -> str:

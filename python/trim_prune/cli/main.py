@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -10,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..errors import TrimPruneError
+from ..team import heed_others, may_tell, ranks_wanted
 from .compare import compare
 from .demo import demo
 from .describe import describe
@@ -62,8 +65,13 @@ def options(
 
 
 def main() -> None:
-    """Run the command line: exit code 0 on success, 2 for bad input or too little memory, 130 after Ctrl-C."""
+    """Run the command line: exit code 0 on success, 2 for bad input or too little memory, 130 after Ctrl-C.
+
+    Of several processes that prune together one tells of an error: the one that hit it first.
+    """
+    heed_others()
     try:
+        _refuse_ranks(sys.argv[1:])
         app()
     except TrimPruneError as error:
         _fail(error)
@@ -71,6 +79,15 @@ def main() -> None:
         if not _is_out_of_memory(error):
             raise
         _fail(_out_of_memory(error))
+
+
+def _refuse_ranks(arguments: list[str]) -> None:
+    if ranks_wanted() > 1 and arguments[:1] != ["prune"]:
+        raise TrimPruneError(
+            "only a prune is done by several processes together",
+            got=f"{' '.join(arguments[:1])}, {ranks_wanted()} processes",
+            fix="start it without torchrun",
+        )
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -87,7 +104,16 @@ def _out_of_memory(error: Exception) -> TrimPruneError:
 
 
 def _fail(error: TrimPruneError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
+    several = ranks_wanted() > 1
+    if several:
+        # From torchrun, which may come as soon as another rank has ended.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if may_tell():
+        rank = f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}: " if several else ""
+        print(f"error: {rank}{error}", file=sys.stderr, flush=True)
+    if several:
+        # Not in order: that would wait for what other ranks do not send any more.
+        os._exit(2)
     sys.exit(2)
 
 

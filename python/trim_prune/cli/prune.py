@@ -12,9 +12,10 @@ from rich.table import Table
 from ..api import prune as run_prune
 from ..callbacks import CALLBACKS
 from ..models.staging import protect_inputs
-from ..progress import progress_for
+from ..progress import Lines, progress_for
 from ..results import PruneResult
 from ..structured import StructuredResult
+from ..team import is_first
 from .choices import DATA, HOW, OUTPUT, WHAT, Chosen, takes_recipe
 from .quiet import quiet_libraries
 from .structured import print_structured
@@ -83,6 +84,8 @@ def prune(
 
     trim-prune prune ./model --preset wanda --keep 2 --of 4 --data text.txt --out pruned
 
+    torchrun --nproc-per-node 8 -m trim_prune prune ./model --preset best --sparsity 0.7 --data text.txt --out pruned
+
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
@@ -94,7 +97,7 @@ def prune(
         protect_inputs(out, {"recipe": chosen.file})
     callbacks = [CALLBACKS.get(name)() for name in callback or ()]
     quiet_libraries()
-    with progress_for() as progress:
+    with progress_for() if is_first() else Lines() as progress:
         result = run_prune(
             model,
             chosen.recipe,
@@ -111,6 +114,8 @@ def prune(
             on_event=progress,
             callbacks=callbacks,
         )
+    if not is_first():
+        return
     if isinstance(result, StructuredResult):
         print_structured(Console(), result)
     else:

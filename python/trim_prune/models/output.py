@@ -166,13 +166,13 @@ class Output:
             for name, tensor in piece.to_parameters(dict(self._shards.read(piece.keys))).items():
                 parameters[name].data.copy_(tensor)
 
-    def round(self, block: Block) -> None:
+    def round(self, block: Block) -> bool:
         """Bring pruned weights to the type in which they are stored: later blocks see what is written.
 
-        A run that goes on from the files has the same bits so.
+        A run that goes on from the files has the same bits so. Returns whether any weight has another type.
         """
         assert self._shards is not None
-        parameters = block.parameters
+        parameters, rounded = block.parameters, False
         for piece in self._pruned(block):
             types = {key: self._shards.places[key].dtype for key in piece.keys}
             weights = {name: parameters[name].data for name in piece.shapes}
@@ -182,6 +182,8 @@ class Output:
             stored = {key: tensor.to(types[key]).to(tensor.dtype) for key, tensor in found.items()}
             for name, tensor in piece.to_parameters(stored).items():
                 weights[name].copy_(tensor)
+            rounded = True
+        return rounded
 
     def finish(self, results: Sequence[LinearResult], kept_zeros: Mapping[str, int]) -> None:
         """Add configuration and tokenizer, and check what was written."""

@@ -22,6 +22,11 @@ def budget_of(entry: Sequence[int]) -> Budget:
     return Budget(entry[0], Keep(*entry[1:]) if entry[1:] else None)
 
 
+def entry_of(budget: Budget) -> list[int]:
+    """What :func:`budget_of` understands."""
+    return [budget.prune_count, *(budget.pattern or ())]
+
+
 def plain(result: LinearResult) -> dict[str, Any]:
     """As JSON takes it: numbers that are not finite as words."""
     return {

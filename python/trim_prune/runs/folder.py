@@ -12,16 +12,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..budget import Budget
 from ..errors import TrimPruneError
 from ..models.discover import Block, Linear
 from ..models.output import Output
 from ..models.staging import publish, repair, write_errors
 from ..permutation import Move
 from ..results import LinearResult
-from ..states import States
 from .earlier import Earlier
-from .entries import budget_of, plain
+from .entries import plain
 from .fingerprint import Fingerprint, refuse_other
 from .journal import JOURNAL_FILE, Journal, unfinished
 from .writer import Writer
@@ -154,16 +152,16 @@ class Run:
         found = self._journal.entries[0].get("batch_size") if self._journal.entries else None
         return found if isinstance(found, int) else None
 
-    def budgets(self, linears: Sequence[Linear]) -> dict[Linear, Budget] | None:
-        """How the target was divided; None if it was not yet."""
+    def budgets(self) -> list[list[int]] | None:
+        """How the target was divided, linear by linear; None if it was not yet."""
         entry = next((entry for entry in self._journal.entries if "budgets" in entry), None)
-        return None if entry is None else dict(zip(linears, map(budget_of, entry["budgets"]), strict=True))
+        return None if entry is None else entry["budgets"]
 
-    def keep_budgets(self, budgets: Mapping[Linear, Budget]) -> None:
+    def keep_budgets(self, budgets: Sequence[list[int]]) -> None:
         """Note how the target was divided, unless that is known."""
         if not any("budgets" in entry for entry in self._journal.entries):
             with write_errors(self.out):
-                self._journal.add({"budgets": [[b.prune_count, *(b.pattern or ())] for b in budgets.values()]})
+                self._journal.add({"budgets": list(budgets)})
 
     def gradients(self, linears: Sequence[Linear]) -> dict[Linear, Tensor] | None:
         """The output gradients that were measured; None if they were not."""
@@ -178,7 +176,7 @@ class Run:
             self._journal.add({"gradients": GRADIENTS_FILE})
 
     def states(self, index: int) -> list[Tensor] | None:
-        """The hidden states that enter the block of that index, if they were kept."""
+        """The hidden states of the sequences that enter the block of that index, if they were kept."""
         found = _read(self.folder / f"states-{index}.safetensors")
         return None if found is None else [found[str(number)] for number in range(len(found))]
 
@@ -187,10 +185,10 @@ class Run:
         assert self._output is not None
         self._output.load(block)
 
-    def round(self, block: Block) -> None:
-        """Bring a pruned block to the types in which it will be written."""
+    def round(self, block: Block) -> bool:
+        """Bring a pruned block to the types in which it will be written; whether that changed any."""
         assert self._output is not None
-        self._output.round(block)
+        return self._output.round(block)
 
     def add(
         self,
@@ -198,21 +196,21 @@ class Run:
         results: Sequence[LinearResult],
         masks: Mapping[str, Tensor],
         moves: Sequence[Move],
-        states: States,
+        states: Sequence[Tensor],
         digests: tuple[str, str],
         seconds: Mapping[str, float],
     ) -> None:
         """Hand over a finished block; a thread writes it while the next one is pruned.
 
-        ``states``: those that the next block gets. ``digests``: of the hidden states before and after the block.
-        ``seconds``: of the run so far, by phase.
+        ``states``: those of the sequences that the next block gets, if they are to be kept. ``digests``: of the hidden
+        states before and after the block. ``seconds``: of the run so far, by phase.
         """
         output = self._output
         assert output is not None
         index = block.index
         # Before the block counts as finished; those before it go when it does.
-        if states.kept_on_disk and states.tensors():
-            self._save({str(n): tensor for n, tensor in enumerate(states.tensors())}, f"states-{index + 1}.safetensors")
+        if states:
+            self._save({str(n): tensor for n, tensor in enumerate(states)}, f"states-{index + 1}.safetensors")
         weights = {name: parameter.detach().cpu() for name, parameter in block.parameters.items()}
         entry = {
             "block": index,

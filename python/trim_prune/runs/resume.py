@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 
-from ..digest import checksum
 from ..errors import TrimPruneError
 from ..events import Events
 from ..models.device import on_device
@@ -16,11 +15,11 @@ from ..results import LinearResult
 from ..states import States
 from ..timing import Timings
 from .entries import results_of
-from .folder import Run
+from .shared import SharedRun
 
 
 def resumed(
-    run: Run, blocks: Sequence[Block], states: States, device: torch.device, events: Events, timings: Timings
+    run: SharedRun, blocks: Sequence[Block], states: States, device: torch.device, events: Events, timings: Timings
 ) -> list[LinearResult]:
     """The results of the blocks that are finished; afterwards ``states`` are those that the next one gets.
 
@@ -33,12 +32,11 @@ def resumed(
     done = run.done
     if not done:
         return []
-    kept = run.states(len(done))
-    known = kept is not None and checksum(kept) == done[-1]["outputs"]
     with timings.phase("resume"):
+        known = run.restore(states, len(done), done[-1]["outputs"])
         for entry, block in zip(done, blocks, strict=False):
             if not known and states.hidden:
-                _refuse_others(checksum(states.tensors()), entry["inputs"], block)
+                _refuse_others(run.digest(states), entry["inputs"], block)
             if known and block.store is not None:
                 continue
             with on_device(block, device):
@@ -46,9 +44,6 @@ def resumed(
                     run.load(block)
                 else:
                     states.replay(block, partial(run.load, block))
-        if known:
-            assert kept is not None
-            states.restore(kept)
     for phase, seconds in done[-1]["seconds"].items():
         timings.seconds[phase] = timings.seconds.get(phase, 0.0) + seconds
     events.emit("resumed", blocks_done=len(done), blocks=len(blocks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
@@ -46,22 +46,29 @@ class SolveRequest:
 
 
 SolverFunction = Callable[[SolveRequest], Tensor]
+Divided = Literal["rows", "linears", "not"]
 
 
 @dataclass(frozen=True)
 class Solver:
-    """A registered solver: its function, the statistics it needs, and whether it can keep a pattern."""
+    """A registered solver: its function, the statistics it needs, and whether it can keep a pattern.
+
+    ``divided``: how several processes that prune together divide its work. "rows": what it does to a row depends on
+    that row alone, unless rows compete; a request may be of some rows, and large matrices are always solved in the same
+    parts. "linears": each linear is one process's. "not": it is so quick that every process does all of it.
+    """
 
     function: SolverFunction
     needs: frozenset[Need]
     patterns: bool = False
+    divided: Divided = "linears"
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
 
 
 def register_solver(
-    name: str, *, needs: Iterable[Need] = (), patterns: bool = False
+    name: str, *, needs: Iterable[Need] = (), patterns: bool = False, divided: Divided = "linears"
 ) -> Callable[[SolverFunction], SolverFunction]:
     """Register ``function(request) -> kept`` under a name.
 
@@ -71,7 +78,7 @@ def register_solver(
     """
 
     def add(function: SolverFunction) -> SolverFunction:
-        SOLVERS.register(name, Solver(function, frozenset(needs), patterns))
+        SOLVERS.register(name, Solver(function, frozenset(needs), patterns, divided))
         return function
 
     return add

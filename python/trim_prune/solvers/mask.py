@@ -9,7 +9,7 @@ import trim_kernels
 from .base import SolveRequest, register_solver
 
 
-@register_solver("mask", patterns=True)
+@register_solver("mask", patterns=True, divided="not")
 def mask(request: SolveRequest) -> Tensor:
     """Zero the ``prune_count[i]`` lowest scores of each row i in place, or what the pattern does not keep."""
     weight, prune_count = request.weight, request.prune_count

@@ -18,7 +18,7 @@ PANEL = 8 * BLOCK
 """Columns right of so many are updated, and read, once for all of them, unless weights are chosen among them before."""
 
 
-@register_solver("sparsegpt", needs=["gram"], patterns=True)
+@register_solver("sparsegpt", needs=["gram"], patterns=True, divided="rows")
 def sparsegpt(request: SolveRequest) -> Tensor:
     """Optimal-brain-surgeon updates: with U^T U the inverse of the damped Gram matrix, from the left to the right,
 

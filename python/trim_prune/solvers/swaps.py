@@ -20,7 +20,7 @@ TOLERANCE = 1e-6
 less is rounding, and could go in circles."""
 
 
-@register_solver("swaps", needs=["gram"])
+@register_solver("swaps", needs=["gram"], divided="rows")
 def swaps(request: SolveRequest) -> Tensor:
     """Improve the mask of the scores row by row; counts and survivors stay as they are.
 

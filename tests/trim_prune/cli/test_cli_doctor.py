@@ -34,7 +34,7 @@ def test_one_line_for_each_thing(invoke):
     devices = ["device"] * max(1, torch.cuda.device_count())
     backends = [f"backend {name}" for name in BACKENDS]
     extras = ["prune", "permute", "plot"]
-    expected = ["python", "torch", "processor", "driver", *devices, *backends, "compiler", "nvcc", *extras]
+    expected = ["python", "torch", "processor", "driver", *devices, *backends, "compiler", "nvcc", *extras, "ranks"]
     assert lines[: len(expected)] == expected
     assert lines[len(expected)] == "missing"
 

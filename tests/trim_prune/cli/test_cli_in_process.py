@@ -261,15 +261,15 @@ def test_an_error_in_our_own_code_is_not_hidden(error, invoke, monkeypatch, tmp_
 def stopped(invoke, llama_folder, text_file, tmp_path, monkeypatch):
     """A command that Ctrl-C stopped in its second block, and what it printed."""
     command = ["prune", llama_folder, "--sparsity", 0.5, "--data", text_file, *TINY, "--out", tmp_path / "out"]
-    prune_linear = engine._prune_linear
+    prune_linears = engine.prune_linears
 
-    def interrupted(plan, linear, *rest):
-        if linear.block == 1:
+    def interrupted(plan, linears, *rest):
+        if any(linear.block == 1 for linear in linears):
             raise KeyboardInterrupt
-        return prune_linear(plan, linear, *rest)
+        return prune_linears(plan, linears, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_prune_linear", interrupted)
+        patch.setattr(engine, "prune_linears", interrupted)
         code, _, progress = invoke(*command)
     assert code == 130
     return command, progress

@@ -139,6 +139,9 @@ def _run(command, invoke):
         return
     if "--tasks" in words and find_spec("lm_eval") is None:
         return
+    if words[0] == "torchrun":
+        # As one process; that several do the same is tested in tests/trim_prune/team.
+        words = ["trim-prune", *words[words.index("trim_prune") + 1 :]]
     assert words[0] == "trim-prune", f"{command}: nothing runs it"
     if words[1] == "prune" and not {"--samples", "--recipe"} & set(words):
         words += ["--samples", "4", "--seqlen", "16"]

@@ -19,7 +19,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401 - imported before the forks
 
-from trim_prune import engine, prune
+from trim_prune import engine, prune, prune_linears
 from trim_prune.calibration import statistics
 from trim_prune.models import staging
 from trim_prune.models.output import Output
@@ -30,7 +30,7 @@ from trim_prune.runs.journal import Journal
 PARTS = {
     "lay out": [(Output, "prepare"), (Shards, "outline")],
     "collect": [(statistics.LinearStatistics, "add"), (engine, "_collect")],
-    "search": [(engine, "_prune_linear")],
+    "search": [(engine, "prune_linears"), (prune_linears, "_decide")],
     "write": [(Shards, "write"), (Shards, "sync"), (Journal, "add"), (Run, "_save"), (Output, "_verify")],
     "rename": [(staging, "_sync"), (staging.Path, "rename")],
 }

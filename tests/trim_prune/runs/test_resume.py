@@ -189,7 +189,7 @@ def test_what_took_long_before_the_first_block_is_not_done_again(folder, whole, 
     with pytest.raises(StoppedError):
         prune(folder, recipe, [text], out=out, on_event=stop_at("errors", 1))
     with monkeypatch.context() as patch:
-        patch.setattr("trim_prune.engine._prune_linear", stop)
+        patch.setattr("trim_prune.engine.prune_linears", stop)
         with pytest.raises(StoppedError):
             prune(folder, recipe, [text], out=out, on_event=events.append)
     assert [event.kind for event in events if event.kind in ("gradients", "errors")] == ["errors"] * BLOCKS

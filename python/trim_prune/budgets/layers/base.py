@@ -50,11 +50,16 @@ HeldOut = Callable[["Recipe", int], int]
 
 @dataclass(frozen=True)
 class LayerBudget:
-    """A registered layer budget: its function, the statistics it needs, and, if it runs the model, on what."""
+    """A registered layer budget: its function, the statistics it needs, and, if it runs the model, on what.
+
+    ``together``: of several processes that prune together, all call it, each with its own sequences in
+    ``request.dense.states``; otherwise the first one does, with all of them.
+    """
 
     function: LayerFunction
     needs: frozenset[Need]
     held_out: HeldOut | None
+    together: bool = False
 
     @property
     def needs_text(self) -> bool:
@@ -66,7 +71,7 @@ LAYER_BUDGETS: Registry[LayerBudget] = Registry("layer budget")
 
 
 def register_layer_budget(
-    name: str, *, needs: Iterable[Need] = (), held_out: HeldOut | None = None
+    name: str, *, needs: Iterable[Need] = (), held_out: HeldOut | None = None, together: bool = False
 ) -> Callable[[LayerFunction], LayerFunction]:
     """Register ``function(request) -> sparsities`` under a name.
 
@@ -79,7 +84,7 @@ def register_layer_budget(
     """
 
     def add(function: LayerFunction) -> LayerFunction:
-        LAYER_BUDGETS.register(name, LayerBudget(function, frozenset(needs), held_out))
+        LAYER_BUDGETS.register(name, LayerBudget(function, frozenset(needs), held_out, together))
         return function
 
     return add

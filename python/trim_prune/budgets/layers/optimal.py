@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trim_kernels.precision import full_float32
 
+from ...calibration.joining import join
 from ...calibration.statistics import Collector, LinearStatistics, Need
 from ...models.device import on_device
 from ...models.discover import Linear
@@ -44,7 +45,7 @@ class Losses:
         return left + step * min(max(share, 0.0), 1.0)
 
 
-@register_layer_budget("optimal", needs=["output_gradient"])
+@register_layer_budget("optimal", needs=["output_gradient"], together=True)
 def optimal(request: LayerRequest) -> Sequence[float]:
     """Minimise the sum over all rows of the model of g_i E_i(k_i), as the rows of the same name do for each linear.
 
@@ -87,6 +88,7 @@ def _losses(request: LayerRequest) -> Iterator[tuple[Linear, Losses]]:
         with on_device(block, dense.device), full_float32(dense.device):
             with dense.timings.phase("forward"):
                 walked.propagate(block, collector)
+                join(collector, dense.team)
             for linear in linears:
                 yield linear, _losses_of(request, linear, collector.statistics(linear))
         dense.events.emit("errors", block=block.index, blocks=len(dense.blocks))
@@ -97,7 +99,8 @@ def _losses_of(request: LayerRequest, linear: Linear, statistics: LinearStatisti
     assert dense is not None
     importance = SCORES.get(recipe.score).function(ScoreRequest(weight, statistics, recipe))
     count = round(request.sparsity * weight.numel())
-    curve, first = error_curve(RowRequest(weight, importance, statistics, count, recipe, linear.name))
+    by_rows = dense.team.by_rows
+    curve, first = error_curve(RowRequest(weight, importance, statistics, count, recipe, linear.name, by_rows=by_rows))
     gradient = dense.output_gradients.get(linear)
     if gradient is not None:
         curve *= gradient.to(curve.device)[:, None]

@@ -11,9 +11,13 @@ from torch import Tensor
 from ...calibration.statistics import LinearStatistics, Need
 from ...registry import Registry
 from ...scores.base import Importance
+from ...team import ALONE
 
 if TYPE_CHECKING:
     from ...recipe import Recipe
+
+
+ByRows = Callable[[int, Callable[[slice], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class RowRequest:
 
     ``name``: its path in the model. ``output_gradient``: float32 [R], the mean squared gradient of the loss with
     respect to each output, see :func:`trim_prune.output_gradients.output_gradients`; None unless a row budget needs it.
+    ``by_rows(R, work)``: what ``work(rows)`` gives for some rows at a time, joined; where several processes prune
+    together, and the row budget is registered as ``together``, each of them has some of the rows.
     """
 
     weight: Tensor
@@ -31,6 +37,7 @@ class RowRequest:
     recipe: Recipe
     name: str = ""
     output_gradient: Tensor | None = None
+    by_rows: ByRows = ALONE.by_rows
 
 
 @dataclass(frozen=True)
@@ -61,13 +68,16 @@ class RowBudget:
     """A registered row budget.
 
     ``row_limit(columns, recipe)`` is the most it takes from one row. ``rows_compete``: its counts say what the scores
-    alone would take, and a solver that chooses weights itself may choose other counts of the same sum.
+    alone would take, and a solver that chooses weights itself may choose other counts of the same sum. ``together``: of
+    several processes that prune together, all call it for each linear, and it divides the rows by ``request.by_rows``;
+    otherwise one process does, for all of them.
     """
 
     function: RowFunction
     needs: frozenset[Need]
     row_limit: Callable[[int, Recipe], int]
     rows_compete: bool
+    together: bool = False
 
 
 ROW_BUDGETS: Registry[RowBudget] = Registry("row budget")
@@ -79,6 +89,7 @@ def register_row_budget(
     needs: Iterable[Need] = (),
     row_limit: Callable[[int, Recipe], int] = _whole_rows,
     rows_compete: bool = False,
+    together: bool = False,
 ) -> Callable[[RowFunction], RowFunction]:
     """Register ``function(request) -> RowDecision`` under a name.
 
@@ -87,7 +98,7 @@ def register_row_budget(
     """
 
     def add(function: RowFunction) -> RowFunction:
-        ROW_BUDGETS.register(name, RowBudget(function, frozenset(needs), row_limit, rows_compete))
+        ROW_BUDGETS.register(name, RowBudget(function, frozenset(needs), row_limit, rows_compete, together))
         return function
 
     return add

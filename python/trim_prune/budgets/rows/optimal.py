@@ -22,7 +22,7 @@ TOKENS_PER_COLUMN = 0.5
 """With fewer calibration tokens the curves fit these tokens and no others: the default spread shrinks in proportion."""
 
 
-@register_row_budget("optimal", needs=["gram", "output_gradient"])
+@register_row_budget("optimal", needs=["gram", "output_gradient"], together=True)
 def optimal(request: RowRequest) -> RowDecision:
     """Minimise the sum over rows of g_i E_i(k_i): what the loss suffers when row i loses its k_i lowest scores.
 
@@ -61,9 +61,13 @@ def error_curve(request: RowRequest) -> tuple[Tensor, int]:
     """E_i(k) of all counts that a row may have, float32 [R, counts], and the least of them."""
     first, last = _band(request)
     column_scale, score = request.importance.column_scale, request.importance.score
-    gram = request.statistics.gram
-    curve = trim_kernels.row_error_curve(request.weight, gram, first, last, column_scale=column_scale, score=score)
-    return curve, first
+    weight, gram = request.weight, request.statistics.gram
+
+    def part(rows: slice) -> Tensor:
+        own = None if score is None else score[rows]
+        return trim_kernels.row_error_curve(weight[rows], gram, first, last, column_scale=column_scale, score=own)
+
+    return request.by_rows(len(weight), part), first
 
 
 def _band(request: RowRequest) -> tuple[int, int]:
