@@ -21,7 +21,7 @@ TESTS = [
     f"tests/trim_prune/{name}"
     for name in ("test_architectures.py", "test_experts.py", "test_describe.py", "models", "output", "evaluation")
 ]
-DIFFERENT = ("transformers", "peft")
+DIFFERENT, SUITED = ("transformers", "peft"), "datasets>=4"
 """datasets has to suit the same huggingface_hub as transformers."""
 
 
@@ -43,7 +43,7 @@ def python_of(name: str, packages: list[str]) -> Path:
         shared = folder / "lib" / version / "site-packages" / "shared.pth"
         shared.write_text(sysconfig.get_path("purelib") + "\n")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, "--upgrade", "--upgrade-strategy", "only-if-needed", *packages, "datasets>=4"], check=True)
+    subprocess.run([*pip, "--upgrade", "--upgrade-strategy", "only-if-needed", *packages], check=True)
     return python
 
 
@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 def main() -> int:
     failed = []
     for name, packages in {"oldest": [oldest(package) for package in DIFFERENT], "newest": list(DIFFERENT)}.items():
-        python = python_of(name, packages)
+        python = python_of(name, [*packages, SUITED])
         subprocess.run(
             [str(python), "-c", "import transformers; print('transformers', transformers.__version__)"], check=True
         )

@@ -191,20 +191,20 @@ def read_facts(folder: Path) -> Facts:
         ) from None
     except ValueError as error:
         raise TrimPruneError(f"{RUN_FILE} is not JSON: {error}", where=str(file)) from None
-    if not isinstance(facts, dict) or not {"version", "recipe"} <= facts.keys():
-        raise TrimPruneError(
-            f"{RUN_FILE} is not of a prune",
-            where=str(file),
-            expected="a folder that trim-prune prune wrote",
-            fix=f"move the file away, if another program wrote it: {RUN_FILE} is the name of ours",
-        )
-    if facts["version"] != RUN_VERSION:
+    if isinstance(facts, dict) and facts.get("version", RUN_VERSION) != RUN_VERSION:
         raise TrimPruneError(
             f"{RUN_FILE} is of another version",
             where=str(file),
             expected=str(RUN_VERSION),
             got=repr(facts["version"]),
             fix="pip install --upgrade trim-kernels",
+        )
+    if not isinstance(facts, dict) or not {"version", "recipe"} <= facts.keys():
+        raise TrimPruneError(
+            f"{RUN_FILE} is not of a prune",
+            where=str(file),
+            expected="a folder that trim-prune prune wrote",
+            fix=f"move the file away, if another program wrote it: {RUN_FILE} is the name of ours",
         )
     return _validated(_StructuredRun if "parts" in facts else _WeightRun, facts, file)
 
