@@ -116,6 +116,10 @@ def prune(
     interrupted later (Ctrl-C, out of memory) leaves it partly pruned: some blocks are, the others are not.
     """
     shard_size = parse_size(max_shard_size)
+    if shard_size is not None and out is None:
+        raise TrimPruneError(
+            "max_shard_size is given, and nothing is written", got=f"max_shard_size: {max_shard_size}", fix="give out"
+        )
     inputs = _input_files(model, recipe, text, gguf)
     recipe = as_recipe(recipe)
     with ExitStack() as stack:
@@ -138,12 +142,6 @@ def prune(
                 "a structured prune begins with the first block",
                 got="from_run, and a recipe that takes whole heads and channels",
                 fix="leave from_run and from_block out",
-            )
-        if shard_size is not None and out is None:
-            raise TrimPruneError(
-                "max_shard_size is given, and nothing is written",
-                got=f"max_shard_size: {max_shard_size}",
-                fix="give out",
             )
         if out is not None and team.first:
             protect_inputs(Path(out), inputs if earlier is None else inputs | {"earlier run": earlier.folder})
