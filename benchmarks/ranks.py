@@ -1,8 +1,8 @@
 """What several processes gain: python -m benchmarks.ranks.
 
-A random model with the shapes of SmolLM2-135M is pruned in memory by 1, 2 and 4 ranks of one thread each, over gloo. From
-the run of one the model of ``benchmarks.scaling`` says what the others should move, to the byte, and take; then what it
-says of large models on GPUs, which is not measured.
+A random model with the shapes of SmolLM2-135M is pruned in memory by 1, 2 and 4 ranks of one thread each, over gloo.
+From the run of one the model of ``benchmarks.scaling`` says what the others should move, to the byte, and take; then
+what it says of large models on GPUs, which is not measured.
 """
 
 from __future__ import annotations
