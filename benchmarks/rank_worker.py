@@ -1,7 +1,6 @@
 """One rank of benchmarks.ranks, started by torchrun: a prune, and the bytes that arrived here on the way.
 
-Arguments: the model's folder, a text file, the recipe as JSON, a folder for the output, a JSON file that the first rank
-writes.
+Arguments: the model's folder, a text file, the recipe as JSON, a JSON file that the first rank writes.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ ARRIVING: dict[str, Callable[..., int]] = {
 }
 
 
-def main(folder: str, text: str, recipe: str, out: str, file: str) -> None:
+def main(folder: str, text: str, recipe: str, file: str) -> None:
     """Prune, and tell."""
     torch.set_num_threads(1)
     quiet_libraries()
     counter = Counter()
     counter.watch()
-    result = prune(folder, json.loads(recipe), text, out=out)
+    result = prune(folder, json.loads(recipe), text)
     moved = dict(counter.bytes)
     with open_team("cpu") as team:
         told = team.exchange(moved)
