@@ -25,6 +25,12 @@ MEANING: Mapping[Mode, str] = {
     "masked": "shapes stay and what goes is zero: neither smaller nor faster, loads like the original",
 }
 
+HEADS_BY_WIDTH: Mapping[str, str] = {
+    "qwen2": "vLLM (0.33) takes the width of a head of this model from hidden_size and the number of heads, and cannot "
+    "load fewer; transformers can, and with heads: none, whatever reads the original"
+}
+"""Model types of which a runtime that reads config.json ignores the width of a head, and what to say of it."""
+
 
 def may_add_bias(mode: Mode, part: Part) -> bool:
     """Whether the output may hold a bias in the consumer: in ragged mode any, otherwise only one that is there."""

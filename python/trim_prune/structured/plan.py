@@ -15,7 +15,7 @@ from ..models.capture import PROBE_TOKENS, Call, Capture
 from ..models.device import choose_device, evaluation_mode
 from ..models.discover import Block, find_blocks
 from ..models.wrappers import has_adapters
-from .modes import MEANING, groups_can_stay, may_add_bias, problem, shapes_without, uniform_config
+from .modes import HEADS_BY_WIDTH, MEANING, groups_can_stay, may_add_bias, problem, shapes_without, uniform_config
 from .parts import UNITS, BlockParts, Part, find_parts
 from .ratios import Share, by_table
 from .recipe import Sizes, StructuredRecipe
@@ -107,6 +107,8 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         _refuse_unspeakable(model, parts, counts)
         kept = [f"{part.units - counts[part]} of {part.units} {UNITS[part.kind]}" for part in parts[0]]
         notes.append(f"every block keeps {' and '.join(kept)}")
+        if counts[parts[0].attention] and (caution := HEADS_BY_WIDTH.get(model.config.model_type)):
+            notes.append(caution)
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
 
 

@@ -102,6 +102,8 @@ def test_what_a_mode_cannot_hold_is_said_before_the_work(tokenizer, text):
     assert "layer ratios cannot differ" in first
     assert "GPTNeoXConfig has no word for fewer heads" in second
     assert last == "every block keeps 4 of 4 KV groups and 8 of 48 channels"
+    assert any("vLLM" in note for note in notes("qwen2", "uniform"))
+    assert not any("vLLM" in note for mode in ("uniform", "ragged") for note in notes("llama", mode))
 
 
 def test_heads_may_stay(prune_tiny):
