@@ -107,7 +107,7 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         _refuse_unspeakable(model, parts, counts)
         kept = [f"{part.units - counts[part]} of {part.units} {UNITS[part.kind]}" for part in parts[0]]
         notes.append(f"every block keeps {' and '.join(kept)}")
-        if counts[parts[0].attention] and (caution := HEADS_BY_WIDTH.get(model.config.model_type)):
+        if counts[parts[0].attention] and (caution := HEADS_BY_WIDTH.get(str(getattr(model.config, "model_type", "")))):
             notes.append(caution)
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
 
