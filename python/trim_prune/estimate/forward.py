@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from ..models.capture import forwards
-from ..models.device import evaluation_mode
 from ..models.discover import Block
-from ..models.dry_run import kind_of, outside, zeros
+from ..models.dry_run import Forward, kind_of, run_kinds
 
-META = torch.device("meta")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 @dataclass(frozen=True)
@@ -66,37 +64,17 @@ def _counted(block: Block, tokens: int) -> Workspace:
 def _peaks(model: nn.Module, blocks: Sequence[Block], sequences: int, tokens: int) -> dict[object, int]:
     """The most that a block of each kind takes."""
     found: dict[object, int] = {}
-    outputs: dict[object, Any] = {}
 
-    def alike(index: int) -> Callable[..., Any]:
-        block, original = blocks[index], blocks[index].module.forward
+    def run(block: Block, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(META), (args, kwargs))
+        with _without_data(block.module), _Attention(), _Live() as live:
+            outputs = forward(*args, **kwargs)
+        found[kind_of(block)] = live.peak
+        return outputs
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            kind = kind_of(block)
-            if kind not in outputs:
-                args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to(META), (args, kwargs))
-                with _without_data(block.module), _Attention(), _Live() as live:
-                    outputs[kind] = original(*args, **kwargs)
-                found[kind] = live.peak
-            if block is blocks[-1]:
-                raise _EndError
-            return outputs[kind]
-
-        return forward
-
-    with ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        stack.enter_context(zeros(outside(model, blocks), recurse=False))
-        device = next(parameter.device for parameter in model.parameters() if not parameter.is_meta)
-        token_ids = torch.zeros(sequences, tokens, dtype=torch.int64, device=device)
-        stack.enter_context(forwards(blocks, alike))
-        stack.enter_context(suppress(_EndError))
-        model(input_ids=token_ids, use_cache=False)
+    device = next((parameter.device for parameter in model.parameters() if not parameter.is_meta), CPU)
+    run_kinds(model, blocks, torch.zeros(sequences, tokens, dtype=torch.int64, device=device), run)
     return found
-
-
-class _EndError(Exception):
-    """Ends the forward at the last block."""
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]

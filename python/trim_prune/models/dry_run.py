@@ -1,4 +1,4 @@
-"""Which linears are handed the same input, found by a forward of a model that has no weights."""
+"""Forwards of a model that has no weights; by one of them, which linears are handed the same input."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from .device import evaluation_mode
 from .discover import Block, Linear
 from .watch import watched
 
+Forward = Callable[..., Any]
+
 
 @torch.no_grad()
 def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int] | None:
@@ -24,7 +26,6 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
     run so.
     """
     found: dict[Linear, int] = {}
-    outputs: dict[object, Any] = {}
     # Held, so that no two of them can be the same object.
     seen: list[Tensor] = []
 
@@ -32,14 +33,38 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
         seen.append(inputs)
         found.setdefault(linear, id(inputs))
 
-    def alike(index: int) -> Callable[..., Any]:
+    def run(block: Block, forward: Forward, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with zeros([block.module]), watched(block.linears, note):
+            return forward(*args, **kwargs)
+
+    try:
+        run_kinds(model, blocks, torch.zeros(1, PROBE_TOKENS, dtype=torch.int64), run)
+    except Exception:
+        # Anything that an unknown model raises when what it is given are zeros.
+        return None
+    return found
+
+
+def run_kinds(
+    model: nn.Module,
+    blocks: Sequence[Block],
+    token_ids: Tensor,
+    run: Callable[[Block, Forward, tuple[Any, ...], dict[str, Any]], Any],
+) -> None:
+    """Run the model up to its last block; of several blocks that are alike the first runs, others give what it gave.
+
+    ``run(block, forward, args, kwargs)`` is to give what the block does by its ``forward``. What is outside the blocks
+    and on the meta device is zero meanwhile.
+    """
+    outputs: dict[object, Any] = {}
+
+    def alike(index: int) -> Forward:
         block, original = blocks[index], blocks[index].module.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             kind = kind_of(block)
             if kind not in outputs:
-                with zeros([block.module]), watched(block.linears, note):
-                    outputs[kind] = original(*args, **kwargs)
+                outputs[kind] = run(block, original, args, kwargs)
             if block is blocks[-1]:
                 raise _EndError
             return outputs[kind]
@@ -51,15 +76,7 @@ def shared_inputs(model: nn.Module, blocks: Sequence[Block]) -> dict[Linear, int
         stack.enter_context(zeros(outside(model, blocks), recurse=False))
         stack.enter_context(forwards(blocks, alike))
         stack.enter_context(suppress(_EndError))
-        tokens = torch.zeros(1, PROBE_TOKENS, dtype=torch.int64)
-        try:
-            model(input_ids=tokens, use_cache=False)
-        except _EndError:
-            raise
-        except Exception:
-            # Anything that an unknown model raises when what it is given are zeros.
-            return None
-    return found
+        model(input_ids=token_ids, use_cache=False)
 
 
 def outside(model: nn.Module, blocks: Sequence[Block]) -> list[nn.Module]:
