@@ -14,6 +14,7 @@ from ..budgets.layers import LAYER_BUDGETS
 from ..digest import WORDS
 from ..models.discover import Linear
 from ..output_error import error_inputs
+from ..team.groups import groups_of
 from . import workspaces
 from .subject import Subject, block_bytes
 from .workspaces import FLOAT, Matrix
@@ -63,6 +64,8 @@ def moments(subject: Subject, batch: int, where: Where) -> list[Moment]:
     if measured:
         forward = {"statistics": collected(subject), "forward": subject.workspace.of(batch)}
         phases["measure"] = (forward | both_models(subject, batch), before)
+        # The block before is written by then, if disks are not slower than forwards.
+        phases["last group"] = ({"sums of groups": unsettled(subject), **phases["measure"][0]}, {})
     if subject.recipe.gradient_sequences:
         phases["gradients"] = ({"backward": gradients(subject)}, {})
     if LAYER_BUDGETS.get(subject.recipe.layers).needs_text:
@@ -148,6 +151,16 @@ def collected(subject: Subject) -> int:
     return _of_block(subject, subject.recipe.needs)
 
 
+def unsettled(subject: Subject) -> int:
+    """The sums of groups of sequences that wait for others while a block is measured; see ``team.sums``."""
+    return _waiting(subject) * _of_block(subject, subject.recipe.needs - {"search_inputs"})
+
+
+def _waiting(subject: Subject) -> int:
+    """How many sums there are at most beside that of the group at hand."""
+    return max((group.bit_count() for group in range(len(groups_of(subject.sequences)))), default=0)
+
+
 def factors(subject: Subject) -> int:
     """The factors of the inverse Gram matrices of a block, 4 C^2 each, where a method takes them."""
     if not factored(subject):
@@ -163,7 +176,7 @@ def of_all_blocks(subject: Subject) -> int:
     """What a layer budget holds: its statistics of every block; of each block alone where it walks by itself."""
     needs = LAYER_BUDGETS.get(subject.recipe.layers).needs
     if "output_gradient" in needs:
-        return _of_block(subject, frozenset({"gram"}))
+        return (1 + _waiting(subject)) * _of_block(subject, frozenset({"gram"}))
     ranks = sum(linear.size for linear in subject.linears) if subject.recipe.layers == "msp" else 0
     counts = subject.kind_counts
     return ranks + sum(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tiny_models import make_model, save_model
 
 from trim_prune import plan
 from trim_prune.estimate import workspaces
-from trim_prune.estimate.memory import collected, factors, hidden_states, moments, one_linear, peak
+from trim_prune.estimate.memory import collected, factors, hidden_states, moments, one_linear, peak, unsettled
 from trim_prune.estimate.subject import Subject
 from trim_prune.models.discover import find_blocks
 from trim_prune.recipes import build_recipe
@@ -27,6 +28,7 @@ RECIPES = {
     "trim": {},
     "sparsegpt": {"rows": "uniform", "solver": "sparsegpt"},
     "magnitude": {"score": "magnitude", "rows": "uniform"},
+    "sparsegpt, eight groups": {"rows": "uniform", "solver": "sparsegpt", "samples": 32, "seqlen": 32},
     "two models": {"rows": "uniform", "correction": 0.5, "batch_size": 2},
 }
 
@@ -114,6 +116,9 @@ def test_the_parts_of_each_method():
     assert searched == energy + sum(size * 8 * 2 * 4 for size in columns)
     grams = collected(subject_of("cpu", rows="uniform", solver="swaps"))
     assert grams == energy + sum(4 * size**2 for size in columns)
+    for samples, waiting in ((4, 0), (8, 1), (32, 3)):
+        subject = subject_of("cpu", rows="uniform", solver="swaps", samples=samples)
+        assert unsettled(replace(subject, sequences=samples)) == waiting * grams
     assert factors(subject_of("cpu", rows="uniform", solver="sparsegpt")) == sum(4 * size**2 for size in columns)
     assert factors(subject_of("cpu", rows="uniform", solver="swaps")) == 0
     assert (
