@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TrimPruneError
 from ..memory import BodyPeak
+from ..models.decode import decode
 from ..models.device import context_length, evaluation_mode
 
 PROMPT, NEW, REPEATS = 512, 64, 3
@@ -63,15 +64,12 @@ def speed(
 def _run(model: nn.Module, ids: Tensor, new: int, device: torch.device) -> tuple[float, float]:
     """Seconds for the prompt, and for what comes after it."""
     start = _now(device)
-    output = model(input_ids=ids, use_cache=True)
-    cache = getattr(output, "past_key_values", None)
+    logits, cache = decode(model, ids)
     if cache is None:
         raise TrimPruneError("the model gives no cache of keys and values", fix="leave out --speed for this model")
-    token = output.logits[:, -1:].argmax(dim=-1)
     middle = _now(device)
     for _ in range(new):
-        output = model(input_ids=token, past_key_values=cache, use_cache=True)
-        cache, token = output.past_key_values, output.logits[:, -1:].argmax(dim=-1)
+        logits, cache = decode(model, logits[:, -1:].argmax(dim=-1), cache)
     return middle - start, _now(device) - middle
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.decode import decode
 from ..models.device import evaluation_mode
 
 TOKENS, SECONDS = 16, 10.0
@@ -23,11 +24,11 @@ def tokens_per_second(model: Any, prompt: Tensor, tokens: int = TOKENS, seconds:
     """
     prompt = prompt.to(next(model.parameters()).device)
     with evaluation_mode(model):
-        output = model(input_ids=prompt, use_cache=True)
+        logits, cache = decode(model, prompt)
         times: list[float] = []
         start = time.perf_counter()
         while len(times) <= tokens and (len(times) < 3 or time.perf_counter() - start < seconds):
-            last, begin = output.logits[:, -1:].argmax(dim=-1), time.perf_counter()
-            output = model(input_ids=last, past_key_values=output.past_key_values, use_cache=True)
+            last, begin = logits[:, -1:].argmax(dim=-1), time.perf_counter()
+            logits, cache = decode(model, last, cache)
             times.append(time.perf_counter() - begin)
     return 1 / min(times[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import shutil
@@ -137,6 +138,7 @@ def test_decoding_goes_on_from_the_prompt(monkeypatch):
     model, seen = make_model("llama"), []
     forward = model.forward
 
+    @functools.wraps(forward)
     def watched(input_ids, **options):
         seen.append(input_ids.clone())
         return forward(input_ids=input_ids, **options)
