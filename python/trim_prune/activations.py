@@ -38,9 +38,8 @@ def keeper(size: int, device: torch.device, home: torch.device, folder: Path | N
     """How to keep hidden states of ``size`` bytes in all where :func:`where_kept` says.
 
     In memory they lie where transfers to a GPU need no copy (pinned), and are still on their way when the call returns:
-    see ``transfers``. Files are in ``folder`` (the system's, for
-    temporary files, if there is none), mapped into memory; they lose their names at once and so never outlive the
-    process.
+    see ``transfers``. Files are in ``folder`` (the system's, for temporary files, if there is none), mapped into
+    memory; they lose their names at once and so never outlive the process.
 
     Args:
         home: where the model gives its hidden states; a model that lies on a GPU keeps them there.

@@ -236,12 +236,16 @@ def _with_batch_size(plan: Plan, calibration: Calibration, run: SharedRun | None
     """The plan with a number of sequences at once: an earlier process's, as another might change last bits."""
     if plan.recipe.batch_size != "auto":
         return plan
-    known = None if run is None else run.batch_size()
+    if run is not None and (known := run.batch_size()) is not None:
+        return _of_batches(plan, known)
     streamed = plan.blocks[0].store is not None
     sequences, tokens = calibration.token_ids.shape
     subject = Subject(plan.model, plan.blocks, plan.recipe, plan.device, streamed, run is not None, sequences, tokens)
     present = subject.bytes_outside + (0 if streamed else subject.bytes_of_blocks)
-    size = known or min(plan.team.exchange(batch_size(subject, present)[0]))
+    return _of_batches(plan, min(plan.team.exchange(batch_size(subject, present)[0])))
+
+
+def _of_batches(plan: Plan, size: int) -> Plan:
     return replace(plan, recipe=plan.recipe.model_copy(update={"batch_size": size}))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from .models.coverage import MAX_UNCOVERED, coverage, uncovered_kinds
 from .models.discover import Block, Linear, find_blocks, other_towers
-from .models.dry_run import kind_of, shared_inputs
+from .models.dry_run import by_kind, shared_inputs
 from .models.headers import header_folder, read_headers, without_weights
 
 
@@ -93,16 +93,13 @@ def describe_model(model: nn.Module, name: str, dtypes: dict[str, str] | None = 
     """Describe a model object, which may be on the meta device; ``dtypes``: of tensors in files, by their names."""
     blocks = find_blocks(model)
     inputs = shared_inputs(model, blocks)
-    alike: dict[object, list[Block]] = {}
-    for block in blocks:
-        alike.setdefault(kind_of(block), []).append(block)
     prefix = getattr(model, "base_model_prefix", "")
     return Description(
         model=name,
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         path=blocks[0].name.rpartition(".")[0],
-        blocks=tuple(_block_kind(found, inputs, dtypes or {}, prefix) for found in alike.values()),
+        blocks=tuple(_block_kind(found, inputs, dtypes or {}, prefix) for found in by_kind(blocks).values()),
         prunable=sum(linear.size for block in blocks for linear in block.linears),
         coverage=coverage(blocks),
         uncovered=tuple(Uncovered(*kind) for kind in uncovered_kinds(blocks)),

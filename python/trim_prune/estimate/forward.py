@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from ..models.discover import Block
-from ..models.dry_run import Forward, kind_of, run_kinds
+from ..models.dry_run import Forward, by_kind, kind_of, run_kinds
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -40,15 +40,13 @@ def forward_workspace(model: nn.Module, blocks: Sequence[Block], tokens: int) ->
     architecture, but for what a library takes inside one operation. Where the forward depends on data (experts), the
     outputs of all linears that are no experts, twice those of the largest expert, and four hidden states are counted.
     """
-    kinds: dict[object, Block] = {}
-    for block in blocks:
-        kinds.setdefault(kind_of(block), block)
+    kinds = by_kind(blocks)
     try:
         # The first forward of a process also makes what later ones find.
         _, one, two = (_peaks(model, blocks, sequences, tokens) for sequences in (1, 1, 2))
     except Exception:
         # Whatever an unknown model raises when it is given tensors without data.
-        return max((_counted(block, tokens) for block in kinds.values()), key=lambda found: found.batch)
+        return max((_counted(block, tokens) for block, *_ in kinds.values()), key=lambda found: found.batch)
     found = [Workspace(2 * one[kind] - two[kind], two[kind] - one[kind]) for kind in kinds]
     return max(found, key=lambda workspace: workspace.of(2))
 

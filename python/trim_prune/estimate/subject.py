@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from ..models.discover import Block, Linear
-from ..models.dry_run import kind_of, shared_inputs
+from ..models.dry_run import by_kind, shared_inputs
 from ..recipe import Recipe
 from .forward import Workspace, forward_workspace
 
@@ -51,25 +50,16 @@ class Subject:
         return self.blocks[0].linears[0].shape[1]
 
     @cached_property
-    def kinds(self) -> list[Block]:
-        """One of the blocks of each kind."""
-        kinds: dict[object, Block] = {}
-        for block in self.blocks:
-            kinds.setdefault(kind_of(block), block)
-        return list(kinds.values())
-
-    @cached_property
     def kind_counts(self) -> Mapping[Block, int]:
-        """How many blocks are like each of ``kinds``."""
-        counts = Counter(kind_of(block) for block in self.blocks)
-        return {block: counts[kind_of(block)] for block in self.kinds}
+        """One of the blocks of each kind, and how many there are of it."""
+        return {alike[0]: len(alike) for alike in by_kind(self.blocks).values()}
 
     @cached_property
     def groups(self) -> Mapping[Block, Sequence[Sequence[Linear]]]:
         """Of each kind of block, the linears that share an input; each alone where that cannot be told."""
         shared = shared_inputs(self.model, self.blocks) or {}
         found: dict[Block, Sequence[Sequence[Linear]]] = {}
-        for block in self.kinds:
+        for block in self.kind_counts:
             inputs: dict[object, list[Linear]] = {}
             for linear in block.linears:
                 alone = linear.routed or linear not in shared

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import TrimPruneError
 from ..memory import BodyPeak
-from ..models.decode import decode
+from ..models.decode import Decode, decoder
 from ..models.device import context_length, evaluation_mode
 
 PROMPT, NEW, REPEATS = 512, 64, 3
@@ -34,10 +34,11 @@ def speed(
     prompt = min(PROMPT, context - new)
     vocabulary = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
     ids = torch.randint(vocabulary, (1, prompt), generator=torch.Generator().manual_seed(0)).to(device)
+    decode = decoder(model)
     prefills, decodes = [], []
     with evaluation_mode(model), torch.inference_mode(), BodyPeak(device) as peak:
         for number in range(REPEATS + 1):
-            first, rest = _run(model, ids, new, device)
+            first, rest = _run(decode, ids, new, device)
             if number > 0:
                 prefills.append(prompt / first)
                 decodes.append(new / rest)
@@ -61,15 +62,15 @@ def speed(
     }
 
 
-def _run(model: nn.Module, ids: Tensor, new: int, device: torch.device) -> tuple[float, float]:
+def _run(decode: Decode, ids: Tensor, new: int, device: torch.device) -> tuple[float, float]:
     """Seconds for the prompt, and for what comes after it."""
     start = _now(device)
-    logits, cache = decode(model, ids)
+    logits, cache = decode(ids)
     if cache is None:
         raise TrimPruneError("the model gives no cache of keys and values", fix="leave out --speed for this model")
     middle = _now(device)
     for _ in range(new):
-        logits, cache = decode(model, logits[:, -1:].argmax(dim=-1), cache)
+        logits, cache = decode(logits[:, -1:].argmax(dim=-1), cache)
     return middle - start, _now(device) - middle
 
 

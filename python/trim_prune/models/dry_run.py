@@ -91,6 +91,14 @@ def kind_of(block: Block) -> tuple[Any, ...]:
     return type(block.module).__name__, linears
 
 
+def by_kind(blocks: Sequence[Block]) -> dict[object, list[Block]]:
+    """The blocks that are alike, together."""
+    found: dict[object, list[Block]] = {}
+    for block in blocks:
+        found.setdefault(kind_of(block), []).append(block)
+    return found
+
+
 class _EndError(Exception):
     """Ends the forward at the last block."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.decode import decode
+from ..models.decode import decoder
 from ..models.device import evaluation_mode
 
 TOKENS, SECONDS = 16, 10.0
@@ -23,12 +23,13 @@ def tokens_per_second(model: Any, prompt: Tensor, tokens: int = TOKENS, seconds:
     count.
     """
     prompt = prompt.to(next(model.parameters()).device)
+    decode = decoder(model)
     with evaluation_mode(model):
-        logits, cache = decode(model, prompt)
+        logits, cache = decode(prompt)
         times: list[float] = []
         start = time.perf_counter()
         while len(times) <= tokens and (len(times) < 3 or time.perf_counter() - start < seconds):
             last, begin = logits[:, -1:].argmax(dim=-1), time.perf_counter()
-            logits, cache = decode(model, last, cache)
+            logits, cache = decode(last, cache)
             times.append(time.perf_counter() - begin)
     return 1 / min(times[1:])
