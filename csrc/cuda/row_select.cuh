@@ -1,5 +1,5 @@
 // row_select and prune_rows: one block a row, persistent. The weight is read from memory once; what is pruned in place
-// is read again from the cache that the first read filled.
+// is written from registers, or where these have no room for it read again from the cache that the first read filled.
 #pragma once
 #include <type_traits>
 
@@ -10,11 +10,12 @@ namespace trim {
 namespace {
 
 // The next row's weights on their way to registers, if its pieces of eight columns are whole and aligned: memory is at
-// work while the block selects, and all loads of a row are under way before the first is waited for.
+// work while the block selects, and all loads of a row are under way before the first is waited for. A row that is
+// pruned keeps these registers until it is written.
 template <class Dtype, int kThreads, int kVectors>
 struct RowOnItsWay {
-  // Registers have room for the next row beside this one's keys where weights are halves, and few.
-  static constexpr bool kFits = sizeof(typename Dtype::Storage) == 2 && kVectors <= 5;
+  // Registers have room for the next row beside this one's keys where weights are halves, and threads not too many.
+  static constexpr bool kFits = sizeof(typename Dtype::Storage) == 2 && kThreads * kVectors <= 1728;
 
   __device__ __forceinline__ static bool suits(const ScoredMatrix<Dtype>& matrix) {
     return kFits && matrix.aligned && !matrix.score && matrix.columns % kVector == 0;
@@ -25,11 +26,18 @@ struct RowOnItsWay {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int32_t column = (v * kThreads + threadIdx.x) * kVector;
-      if (column < matrix.columns) piece[v] = load_16_byte_pieces<Eight<Dtype>>(weight + column);
+      if (column < matrix.columns) piece[v] = *reinterpret_cast<const Bytes16*>(weight + column);
     }
   }
 
-  Eight<Dtype> piece[kVectors];
+  // Taken apart no earlier than they are wanted: that would wait for them.
+  __device__ __forceinline__ Eight<Dtype> weights(int v) const {
+    Eight<Dtype> result;
+    memcpy(&result, &piece[v], sizeof piece[v]);
+    return result;
+  }
+
+  Bytes16 piece[kVectors];
 };
 
 // Keys of a row in registers: thread t holds the columns 8 * (v * kThreads + t) to + 7.
@@ -39,15 +47,19 @@ struct RowInRegisters {
 
   __device__ __forceinline__ void read(const ScoredRow<Dtype>& row) {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) row.keys(column(v), key[v]);
+    for (int v = 0; v < kVectors; ++v) {
+      one_by_one();
+      row.keys(column(v), key[v]);
+    }
   }
 
   __device__ __forceinline__ void take(const ScoredRow<Dtype>& row,
                                        const RowOnItsWay<Dtype, kThreads, kVectors>& loaded) {
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
+      one_by_one();
       if (column(v) < row.columns) {
-        row.keys_of_weights(loaded.piece[v], row.scales(column(v)), column(v), key[v]);
+        row.keys_of_weights(loaded.weights(v), row.scales(column(v)), column(v), key[v]);
       } else {
 #pragma unroll
         for (int e = 0; e < kVector; ++e) key[v][e] = kPadding;
@@ -60,8 +72,14 @@ struct RowInRegisters {
   template <class Visit>
   __device__ __forceinline__ void each(Visit visit) const {
 #pragma unroll
-    for (int v = 0; v < kVectors; ++v) visit(column(v), key[v]);
+    for (int v = 0; v < kVectors; ++v) {
+      one_by_one();
+      visit(column(v), key[v]);
+    }
   }
+
+  // Else the compiler has what belongs to all columns on its way, and no registers left for a further block.
+  __device__ __forceinline__ static void one_by_one() { asm volatile("" ::: "memory"); }
 
   uint32_t key[kVectors][kVector];
 };
@@ -127,6 +145,16 @@ __device__ __forceinline__ void zero_others(const ScoredRow<Dtype>& row, typenam
   }
 }
 
+// Writes eight halves of which some go, as they are in registers.
+__device__ __forceinline__ void write_others(Bytes16 halves, void* weight, uint32_t bits) {
+  if (bits == 0xffu) return;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    halves.word[i] &= (bits >> 2 * i & 1u ? 0x0000ffffu : 0u) | (bits >> (2 * i + 1) & 1u ? 0xffff0000u : 0u);
+  }
+  *static_cast<Bytes16*>(weight) = halves;
+}
+
 // What a selection wants of one row.
 template <class Dtype, class Row>
 __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, const ScoredRow<Dtype>& scored,
@@ -144,8 +172,6 @@ __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, con
     if (column >= columns) return;
     const uint32_t bits = kept_bits(key, threshold, column);
     if (out.prune) {
-      // Else the compiler has all weights of the row on their way, and no registers left.
-      asm volatile("" ::: "memory");
       zero_others(scored, weight, column, bits);
     } else if (out.packed) {
       const int32_t left = columns - column;
@@ -156,12 +182,11 @@ __device__ __forceinline__ void write_row(const ScoredMatrix<Dtype>& matrix, con
   });
 }
 
-// Selects in one row, and writes what is wanted of it.
+// Finds the threshold of one row.
 template <class Dtype, class Row, int kThreads>
-__device__ __forceinline__ void select_row(const ScoredMatrix<Dtype>& matrix, const ScoredRow<Dtype>& scored,
-                                           const Row& row, int64_t index, const int32_t* prune_count,
-                                           const tk_cuda_selected& out, int32_t* bad, SelectShared<kThreads>& shared) {
-  const int32_t columns = matrix.columns, count = prune_count[index];
+__device__ __forceinline__ Threshold select_in_row(const ScoredRow<Dtype>& scored, const Row& row, int32_t count,
+                                                   bool ties, int32_t* bad, SelectShared<kThreads>& shared) {
+  const int32_t columns = scored.columns;
   if (bad) {
     bool found = count < 0 || count > columns;
     row.each([&](int32_t column, const uint32_t(&key)[kVector]) { found |= scored.is_bad(column, key); });
@@ -170,14 +195,20 @@ __device__ __forceinline__ void select_row(const ScoredMatrix<Dtype>& matrix, co
   Threshold threshold{static_cast<uint32_t>(kNothingStays), columns};
   if (count < columns) {
     const uint32_t rank = static_cast<uint32_t>(max(count, 0));
-    threshold = find_threshold<kThreads>(row, columns, rank, out.key != nullptr, shared);
+    threshold = find_threshold<kThreads>(row, columns, rank, ties, shared);
   }
-  write_row(matrix, scored, row, index, threshold, out);
+  return threshold;
 }
 
-// Blocks per multiprocessor that the registers must allow, so that some count while others wait.
+// Blocks per multiprocessor that the registers must allow, so that some count while others wait. Before Hopper a
+// fourth would cost local memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kResidentNarrow = 3;
+#else
+constexpr int kResidentNarrow = 4;
+#endif
 template <int kThreads>
-constexpr int kResident = kThreads > 128 ? 1 : 3;
+constexpr int kResident = kThreads <= 128 ? kResidentNarrow : kThreads <= 256 ? 2 : 1;
 
 template <class Dtype, int kThreads, int kVectors>
 __global__ void __launch_bounds__(kThreads, kResident<kThreads>)
@@ -192,13 +223,29 @@ __global__ void __launch_bounds__(kThreads, kResident<kThreads>)
     __syncthreads();
     const ScoredRow<Dtype> scored(matrix, index);
     RowInRegisters<Dtype, kThreads, kVectors> row;
+    const auto load_next = [&] { loaded.load(matrix, min(index + gridDim.x, matrix.rows - 1)); };
     if (suits) {
       row.take(scored, loaded);
-      loaded.load(matrix, min(index + gridDim.x, matrix.rows - 1));  // while this row is worked on
+      if (!out.prune) load_next();  // while this row is worked on
     } else {
       row.read(scored);
     }
-    select_row(matrix, scored, row, index, prune_count, out, bad, shared);
+    const Threshold threshold = select_in_row(scored, row, prune_count[index], out.key != nullptr, bad, shared);
+    if constexpr (OnItsWay::kFits) {
+      if (suits && out.prune) {
+        auto* const weight = matrix.weight + index * matrix.stride;
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          const int32_t column = row.column(v);
+          if (column < matrix.columns) {
+            write_others(loaded.piece[v], weight + column, kept_bits(row.key[v], threshold, column));
+          }
+        }
+        load_next();
+        continue;
+      }
+    }
+    write_row(matrix, scored, row, index, threshold, out);
   }
 }
 
@@ -221,7 +268,9 @@ __global__ void __launch_bounds__(kWideThreads) select_wide_rows(ScoredMatrix<Dt
     }
     clear_counters(shared);
     __syncthreads();
-    select_row(matrix, scored, RowReread<Dtype, kWideThreads>(scored), index, prune_count, out, bad, shared);
+    const RowReread<Dtype, kWideThreads> row(scored);
+    const Threshold threshold = select_in_row(scored, row, prune_count[index], out.key != nullptr, bad, shared);
+    write_row(matrix, scored, row, index, threshold, out);
   }
 }
 

@@ -105,6 +105,7 @@ def test_the_headlines_come_before_the_tests_and_the_rest_last():
         "headlines",
         "end to end",
         "tests cuda",
+        "tests engine",
         "tests triton",
         "memcheck",
         "racecheck",

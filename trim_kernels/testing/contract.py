@@ -34,6 +34,8 @@ from trim_kernels.scoring import scores
 
 ROUNDINGS_ALLOWED = 4
 """Rounding errors of float32 that an output may have anyway, each relative to the sum of its absolute products."""
+PRODUCTS_AT_ONCE = 16
+"""That tensor cores add up before they cut off what float32 cannot hold: up to a rounding error each time."""
 
 
 def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Any) -> None:
@@ -95,7 +97,8 @@ def check_row_order(backend: str, weight: Tensor, **scoring: Any) -> None:
 def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, inputs: Tensor, **scoring: Any) -> None:
     """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
 
-    Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic.
+    Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic;
+    of half precision on a GPU one more for every ``PRODUCTS_AT_ONCE`` columns.
     """
     got = row_quality(weight, prune_count, inputs, **scoring, backend=backend)
     plain = row_quality(weight, prune_count, inputs, **scoring, backend="reference")
@@ -148,15 +151,15 @@ def check_column_sqnorm(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor
 def check_gram(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:
     """The lower triangle is as near the truth as plain torch in float32 brings it, within a factor of two.
 
-    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors. Everything else keeps its bits, and ``acc``
-    itself stays as it is.
+    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; of half precision on a GPU one more for every
+    ``PRODUCTS_AT_ONCE`` tokens. Everything else keeps its bits, and ``acc`` itself stays as it is.
     """
     got = _twin(acc)
     assert gram_(got, x, token_mask=token_mask, backend=backend) is got, "gram_: expected acc back"
     counted, lower = _counted(x, token_mask), torch.ones_like(acc, dtype=torch.bool).tril()
     truth = acc.to(torch.float64) + counted.t() @ counted
     plain = acc + counted.t().to(torch.float32) @ counted.to(torch.float32)
-    rounding = ROUNDINGS_ALLOWED * torch.finfo(torch.float32).eps
+    rounding = _rounding(x, len(counted))
     # A backend may flush subnormal products to zero.
     underflow = max(1, len(counted)) * torch.finfo(torch.float32).tiny
     unit = rounding * (acc.abs().to(torch.float64) + counted.abs().t() @ counted.abs()) + underflow
@@ -264,7 +267,7 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
     dense, tokens = weight.to(torch.float64), inputs.to(torch.float64)
     gone = dense.masked_fill(~dropped, 0)
     y, e = dense @ tokens, gone @ tokens
-    rounding = ROUNDINGS_ALLOWED * torch.finfo(torch.float32).eps
+    rounding = _rounding(weight, weight.shape[1])
     # A backend may flush subnormal products to zero.
     underflow = weight.shape[1] * torch.finfo(torch.float32).tiny
     dy = rounding * (dense.abs() @ tokens.abs()) + underflow
@@ -275,6 +278,13 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
         "cross": ((y * e).sum(1), (y.abs() * de + e.abs() * dy + dy * de).sum(1)),
         "peak": (y.square().amax(1), (2 * y.abs() * dy + dy.square()).amax(1)),
     }
+
+
+def _rounding(factor: Tensor, products: int) -> float:
+    """What a sum of so many products may be off by, relative to that of their absolute values."""
+    on_tensor_cores = factor.is_cuda and factor.dtype != torch.float32
+    roundings = ROUNDINGS_ALLOWED + (products / PRODUCTS_AT_ONCE if on_tensor_cores else 0)
+    return roundings * torch.finfo(torch.float32).eps
 
 
 def _counted(x: Tensor, token_mask: Tensor | None) -> Tensor:

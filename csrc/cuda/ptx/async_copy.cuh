@@ -13,6 +13,11 @@ __device__ __forceinline__ void copy_16_async(void* shared, const void* global, 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(real ? 16 : 0) : "memory");
 }
 
+// Asks for the 128 bytes around an address, so that a later load need not wait for memory.
+__device__ __forceinline__ void prefetch_to_l2(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until no more than kPending of this thread's latest batches are under way.

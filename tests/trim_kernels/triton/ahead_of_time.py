@@ -112,7 +112,9 @@ def selection_job(name: str, columns: int, output: int, scoring: int = 1, check:
     )
 
 
-def product_job(name: str, dropped: bool, tile: row_quality.Tile, scoring: int = 1, dtype: str = "*i16") -> Job:
+def product_job(
+    name: str, dropped: bool, tile: row_quality.Tile, scoring: int = 1, dtype: str = "*i16", stretch: int = 0
+) -> Job:
     return Job(
         name,
         product_statistics,
@@ -135,6 +137,7 @@ def product_job(name: str, dropped: bool, tile: row_quality.Tile, scoring: int =
             "SCORING": scoring,
             "DROPPED": dropped,
             "NATIVE": dtype != "*fp32",
+            "STRETCH": stretch,
             "BLOCK_ROWS": tile.rows,
             "BLOCK_TOKENS": tile.tokens,
             "BLOCK_COLUMNS": tile.columns,
@@ -170,13 +173,13 @@ def group_job(name: str, keep: int, of: int, output: int) -> Job:
     )
 
 
-def gram_job(name: str, tile: gram.Tile, dtype: str, masked: bool) -> Job:
+def gram_job() -> Job:
     return Job(
-        name,
+        "add_gram_tile float32, masked",
         add_gram_tile,
         {
             "acc": "*fp32",
-            "x": dtype,
+            "x": "*fp32",
             "token_mask": "*u8",
             "tokens": "i32",
             "width": "i32",
@@ -184,13 +187,12 @@ def gram_job(name: str, tile: gram.Tile, dtype: str, masked: bool) -> Job:
             "acc_column": 1,
             "x_row": "i64",
             "x_column": 1,
-            "MASKED": masked,
-            "NATIVE": dtype != "*fp32",
-            "BLOCK": tile.columns,
-            "BLOCK_TOKENS": tile.tokens,
+            "MASKED": True,
+            "BLOCK": gram.COLUMNS,
+            "BLOCK_TOKENS": gram.TOKENS,
         },
-        tile.warps,
-        tile.stages,
+        gram.WARPS,
+        gram.STAGES,
     )
 
 
@@ -320,6 +322,13 @@ def jobs(architecture: int) -> Iterator[Job]:
     yield product_job(
         "product_statistics dropped float16, 128 tokens", True, row_quality.native_tile(capability, 128), dtype="*fp16"
     )
+    stretch = row_quality.STRETCH
+    yield product_job(
+        "product_statistics dropped bfloat16, wide rows",
+        True,
+        row_quality.native_tile(capability, 256, stretch),
+        stretch=stretch,
+    )
     yield product_job("product_statistics dropped bfloat16, score", True, tile, scoring=2)
     yield product_job("product_statistics dense float32", False, row_quality.FLOAT32_TILE, 0, "*fp32")
     yield product_job("product_statistics dropped float32", True, row_quality.FLOAT32_TILE, dtype="*fp32")
@@ -350,7 +359,6 @@ def jobs(architecture: int) -> Iterator[Job]:
         },
         warps=4,
     )
-    yield gram_job("add_gram_tile bfloat16", gram.native_tile(capability), "*i16", masked=False)
     yield Job(
         "sum_before float32",
         sum_before,
@@ -367,7 +375,7 @@ def jobs(architecture: int) -> Iterator[Job]:
         },
         row_error_curve.WARPS,
     )
-    yield gram_job("add_gram_tile float32, masked", gram.FLOAT32_TILE, "*fp32", masked=True)
+    yield gram_job()
     yield elimination_job()
     yield Job(
         "count_row",

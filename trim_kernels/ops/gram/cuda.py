@@ -1,18 +1,23 @@
-"""gram_ on CUDA: tiles of the lower triangle, on tensor cores from bfloat16 and float16."""
+"""gram_ on CUDA: float32 by a kernel that keeps every bit, bfloat16 and float16 on tensor cores."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from trim_kernels import cuda
 from trim_kernels.c_types import activations, unit_stride
 from trim_kernels.cuda import refusal as refusal
+from trim_kernels.ops.gram.panels import add_lower_products
 from trim_kernels.scoring import apart
 
 
 def gram_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
     total = unit_stride(acc)
-    tokens = activations(apart(x, total), token_mask)
-    cuda.call("gram", x.device, tokens, total, total.stride(0))
+    tokens = apart(x, total)
+    if x.dtype == torch.float32:
+        cuda.call("gram", x.device, activations(tokens, token_mask), total, total.stride(0))
+    else:
+        add_lower_products(total, tokens, token_mask)
     if total is not acc:
         acc.copy_(total)

@@ -6,7 +6,7 @@
 import triton
 import triton.language as tl
 
-from trim_kernels.ops.row_quality.triton_kernels import as_operand
+from trim_kernels.triton_kernels import as_float32
 
 
 @triton.jit
@@ -21,7 +21,6 @@ def add_gram_tile(
     x_row,
     x_column,
     MASKED: tl.constexpr,
-    NATIVE: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_TOKENS: tl.constexpr,
 ):
@@ -45,7 +44,7 @@ def add_gram_tile(
         rows = token.to(tl.int64)[:, None] * x_row
         left = tl.load(x_i + rows, mask=counts[:, None] & i_inside[None, :], other=0)
         right = tl.load(x_j + rows, mask=counts[:, None] & j_inside[None, :], other=0)
-        sums = tl.dot(tl.trans(as_operand(left, NATIVE)), as_operand(right, NATIVE), sums, input_precision="ieee")
+        sums = tl.dot(tl.trans(as_float32(left)), as_float32(right), sums, input_precision="ieee")
     lower = i_inside[:, None] & j_inside[None, :] & (j[None, :] <= i[:, None])
     at = acc + i.to(tl.int64)[:, None] * acc_row + j.to(tl.int64)[None, :] * acc_column
     tl.store(at, tl.load(at, mask=lower, other=0.0) + sums, mask=lower)

@@ -28,13 +28,15 @@ class Tile(NamedTuple):
 FLOAT32_TILE = Tile(32, 128, 32, 4, 2)
 """On Blackwell, Triton 3.6 multiplies larger tiles of float32 in TF32, whatever precision is asked for."""
 _INTERPRETED_TILE = Tile(32, 32, 128, 1, 1)
+STRETCH = 4096
+"""Columns that tensor cores add up alone, in rows of more than twice as many: of these, they would cut off 3e-5."""
 
 
-def native_tile(capability: tuple[int, int], tokens: int) -> Tile:
+def native_tile(capability: tuple[int, int], tokens: int, stretch: int = 0) -> Tile:
     """The tile for half precision on tensor cores."""
     if capability[0] in (9, 10):
         # Each weight is masked once for all tokens of a tile: the more, the better, up to what registers hold.
-        return Tile(128, 256 if tokens > 128 else 128, 64, 8, 3)
+        return Tile(128, 256 if tokens > 128 and not stretch else 128, 64, 8, 3)
     # 99 KB of shared memory on all other architectures, but for the A100.
     return Tile(128, 128, 32, 8, 3)
 
@@ -110,7 +112,8 @@ def _statistics(
 
     (rows, width), tokens = weight.shape, inputs.shape[1]
     native = weight.dtype == inputs.dtype != torch.float32 and not common.interpreted()
-    tile = _tile(weight.device, native, tokens)
+    stretch = STRETCH if native and width > 2 * STRETCH else 0
+    tile = _tile(weight.device, native, tokens, stretch)
     chains = 1 if key is None else key.shape[0]
     token_tiles = common.cdiv(tokens, tile.tokens)
     square = torch.empty((chains, token_tiles, rows), dtype=torch.float64, device=weight.device)
@@ -132,6 +135,7 @@ def _statistics(
                 inputs_column=inputs.stride(1),
                 DROPPED=key is not None,
                 NATIVE=native,
+                STRETCH=stretch,
                 BLOCK_ROWS=tile.rows,
                 BLOCK_TOKENS=tile.tokens,
                 BLOCK_COLUMNS=tile.columns,
@@ -142,7 +146,7 @@ def _statistics(
     return square, other
 
 
-def _tile(device: torch.device, native: bool, tokens: int) -> Tile:
+def _tile(device: torch.device, native: bool, tokens: int, stretch: int) -> Tile:
     if common.interpreted():
         return _INTERPRETED_TILE
-    return native_tile(torch.cuda.get_device_capability(device), tokens) if native else FLOAT32_TILE
+    return native_tile(torch.cuda.get_device_capability(device), tokens, stretch) if native else FLOAT32_TILE
