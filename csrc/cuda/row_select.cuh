@@ -135,9 +135,12 @@ __device__ __forceinline__ void zero_others(const ScoredRow<Dtype>& row, typenam
     Eight<Dtype> raw = row.weights(column);
 #pragma unroll
     for (int e = 0; e < kVector; ++e) raw.value[e] = bits >> e & 1u ? raw.value[e] : 0;
-    Bytes16* out = reinterpret_cast<Bytes16*>(weight + column);
 #pragma unroll
-    for (size_t i = 0; i < sizeof raw / 16; ++i) memcpy(&out[i], reinterpret_cast<const char*>(&raw) + 16 * i, 16);
+    for (size_t i = 0; i < sizeof raw / 16; ++i) {
+      Bytes16 piece;
+      memcpy(&piece, reinterpret_cast<const char*>(&raw) + 16 * i, sizeof piece);
+      store_16_bytes(reinterpret_cast<char*>(weight + column) + 16 * i, piece);
+    }
     return;
   }
   for (int e = 0; e < kVector && column + e < row.columns; ++e) {
@@ -152,7 +155,7 @@ __device__ __forceinline__ void write_others(Bytes16 halves, void* weight, uint3
   for (int i = 0; i < 4; ++i) {
     halves.word[i] &= (bits >> 2 * i & 1u ? 0x0000ffffu : 0u) | (bits >> (2 * i + 1) & 1u ? 0xffff0000u : 0u);
   }
-  *static_cast<Bytes16*>(weight) = halves;
+  store_16_bytes(weight, halves);
 }
 
 // What a selection wants of one row.
@@ -200,9 +203,9 @@ __device__ __forceinline__ Threshold select_in_row(const ScoredRow<Dtype>& score
   return threshold;
 }
 
-// Blocks per multiprocessor that the registers must allow, so that some count while others wait. Before Hopper a
-// fourth would cost local memory.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+// Blocks per multiprocessor that the registers must allow, so that some count while others wait. Elsewhere than on Hopper
+// a fourth would cost local memory.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
 constexpr int kResidentNarrow = 3;
 #else
 constexpr int kResidentNarrow = 4;

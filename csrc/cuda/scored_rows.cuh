@@ -31,6 +31,17 @@ __device__ __forceinline__ T load_16_byte_pieces(const Source* from) {
   return result;
 }
 
+// To global memory and at once: the compiler takes assignments apart where it likes, into single bytes at worst.
+__device__ __forceinline__ void store_16_bytes(void* to, const Bytes16& bytes) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(bytes.word[0]),
+               "r"(bytes.word[1]), "r"(bytes.word[2]), "r"(bytes.word[3])
+               : "memory");
+#else
+  *static_cast<Bytes16*>(to) = bytes;
+#endif
+}
+
 inline bool is_aligned(const void* pointer, int64_t stride_bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % 16 == 0 && stride_bytes % 16 == 0;
 }

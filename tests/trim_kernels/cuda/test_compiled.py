@@ -129,6 +129,16 @@ def test_matrices_are_read_sixteen_bytes_at_a_time(architecture):
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
+def test_pruned_weights_are_written_sixteen_bytes_at_a_time(architecture):
+    code = instructions(architecture)
+    writers = [name for name in code if name.startswith(("select_rows<", "select_wide_rows<", "prune_below<"))]
+    assert writers
+    assert all(re.search(r"STG\.E\.128\b", code[name]) for name in writers)
+    # Weights that are not aligned go one by one, and so do masks, which are bytes.
+    assert not [name for name in writers if name.startswith("prune_below<") and "STG.E.U8" in code[name]]
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
 def test_lanes_with_the_same_digit_are_counted_at_once(architecture):
     kernels = {name: code for name, code in instructions(architecture).items() if name.startswith("select_rows<")}
     assert kernels
