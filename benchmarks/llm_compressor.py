@@ -120,22 +120,31 @@ class _LinearByLinear:
         self.weights = 0
         self.agree = {"ours": 0, "theirs in float64": 0}
 
-    def __call__(self, module: Any, hessians: dict[Any, Tensor], sparsity: float, n: int, m: int, *more: Any) -> Any:
-        hessian, found = hessians[module].clone(), {}
-        block_size, damping = more[:2]
+    def __call__(
+        self,
+        module: Any,
+        hessians_dict: dict[Any, Tensor],
+        sparsity: float,
+        prune_n: int,
+        prune_m: int,
+        block_size: int,
+        dampening_frac: float,
+        preserve_sparsity_mask: bool,
+    ) -> Any:
+        hessian = hessians_dict[module].clone()
+        options = (sparsity, prune_n, prune_m, block_size, dampening_frac)
         ours = as_matrix(module)
-        prune_blocks(ours, hessian.clone(), sparsity, n, m, block_size, damping)
-        found["ours"] = ours
+        prune_blocks(ours, hessian.clone(), *options)
         twin = copy.deepcopy(module).double()
         functions: Any = importlib.import_module(self.theirs.__module__)
         precision, functions.SGPT_PRECISION = functions.SGPT_PRECISION, torch.float64
         try:
-            _, found["theirs in float64"] = self.theirs(twin, {twin: hessian.double()}, sparsity, n, m, *more)
+            _, exact = self.theirs(twin, {twin: hessian.double()}, *options, preserve_sparsity_mask)
         finally:
             functions.SGPT_PRECISION = precision
-        loss, weight = self.theirs(module, hessians, sparsity, n, m, *more)
+        loss, weight = self.theirs(module, hessians_dict, *options, preserve_sparsity_mask)
         self.weights += weight.numel()
-        for name, other in found.items():
+        for name, other in (("ours", ours), ("theirs in float64", exact)):
             self.agree[name] += int(((other == 0) == (weight == 0)).sum())
         return loss, weight
 

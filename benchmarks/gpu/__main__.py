@@ -84,7 +84,8 @@ def steps(results: Path) -> list[Step]:
     wheels = [str(wheel) for wheel in sorted(WHEELS.glob("*.whl"))]
     install = [python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile", "--upgrade"]
     parallel = ["-n", "8"] if importlib.util.find_spec("xdist") or "xdist" in " ".join(wheels) else []
-    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel]
+    # A machine may have pytest-benchmark, whose warnings would be errors here.
+    pytest = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", *parallel]
     bench = [python, "-m", "benchmarks.kernels", "--device", "cuda", "--missing", "--out", str(results)]
     whole = [python, "-m", "benchmarks.end_to_end", "qwen2.5-14b", "--blocks", "3", *CALIBRATION, "--device", "cuda"]
     small = [python, "-m", "benchmarks.gpu.sanitize"]

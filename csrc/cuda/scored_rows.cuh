@@ -31,12 +31,11 @@ __device__ __forceinline__ T load_16_byte_pieces(const Source* from) {
   return result;
 }
 
-// To global memory and at once: the compiler takes assignments apart where it likes, into single bytes at worst.
+// To global memory and at once, where an assignment would be taken apart as the compiler likes, into single bytes at
+// worst. Nothing here reads what is written.
 __device__ __forceinline__ void store_16_bytes(void* to, const Bytes16& bytes) {
 #ifdef __CUDA_ARCH__
-  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(bytes.word[0]),
-               "r"(bytes.word[1]), "r"(bytes.word[2]), "r"(bytes.word[3])
-               : "memory");
+  __stcs(static_cast<uint4*>(to), make_uint4(bytes.word[0], bytes.word[1], bytes.word[2], bytes.word[3]));
 #else
   *static_cast<Bytes16*>(to) = bytes;
 #endif
