@@ -117,10 +117,9 @@ def _random(
     seconds = result.timings["forward"] + (result.timings["statistics"] if device.type == "cuda" else 0)
     found["forward"] = _forward(forecast.operations, seconds, rates)
     beside = found["seconds"]["total"] - result.timings["load"] - sum(times.seconds)
-    sizes = [file.stat().st_size for file in folder.glob("*.safetensors")]
-    # Each block has a file, and all of these are as large.
-    bytes_of_whole = sum(sizes) + (whole - len(times.seconds)) * statistics.mode(sizes)
-    seconds = whole * times.steady + beside * bytes_of_whole / sum(sizes)
+    # The first file has what is outside the blocks, each other one a block.
+    first, block, *_ = sizes = [file.stat().st_size for file in sorted(folder.glob("*.safetensors"))]
+    seconds = whole * times.steady + beside * (first + whole * block) / sum(sizes)
     found["whole"] = {
         "seconds_without_loading": seconds,
         "tokens_per_second": recipe.samples * recipe.seqlen / seconds,

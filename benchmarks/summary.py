@@ -1,7 +1,7 @@
 """A file of figures in a few lines, as Markdown: python -m benchmarks.summary FILE.json [--rows 5120 --columns 5120].
 
-For each operation and backend that was measured: the time at one shape, the share of the floor and how many times
-faster than plain torch that is, and the least of these shares and ratios over all shapes.
+For each operation and backend that was measured: on how many shapes, the time at one of them, the share of the floor
+and how many times faster than plain torch that is, and the least of these shares and ratios over all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-HEADINGS = ("operation", "backend", "ms", "of floor", "times plain torch", "least of floor", "least times plain torch")
+HEADINGS = (
+    "operation",
+    "backend",
+    "shapes",
+    "ms",
+    "of floor",
+    "times plain torch",
+    "least of floor",
+    "least times plain torch",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,7 +45,7 @@ def summary(figures: Iterable[dict[str, Any]], rows: int, columns: int) -> list[
     lines = [f"| {' | '.join(HEADINGS)} |", f"|{'---|' * len(HEADINGS)}"]
     for (name, backend), members in groups.items():
         at = next((f for f in members if f["columns"] == columns and f["rows"] in (rows, 2048)), None)
-        cells = [name, backend, *(_told(at) if at else ("",) * 3), *_least(members)]
+        cells = [name, backend, str(len(members)), *(_told(at) if at else ("",) * 3), *_least(members)]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

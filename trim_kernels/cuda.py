@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 DEVICE = "cuda"
 """The type of the devices whose memory the library reads. Tests run the library on CPU tensors."""
 
-_ABI = 2
+_ABI = 3
 """TK_CUDA_ABI of trim_kernels_cuda.h."""
 _BAD_VALUE, _OVERFLOW = 1, 2
 _POINTER, _SIZE, _INT, _STRING = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_char_p

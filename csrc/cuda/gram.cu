@@ -5,6 +5,7 @@
 TRIM_EXPORT int tk_cuda_gram(const tk_activations* activations, float* acc, int64_t acc_stride,
                              const tk_cuda_call* call) {
   using namespace trim;
+  if (activations->dtype != TK_FLOAT32) return cudaErrorInvalidValue;
   const OnDevice device(call->device);
   if (device.status != cudaSuccess) return device.status;
   const int64_t tiles = (activations->columns + kGramTile - 1) / kGramTile;

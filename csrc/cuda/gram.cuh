@@ -1,7 +1,7 @@
 // gram of float32: the lower triangle of x^T x in square tiles, each by one block, tokens in order.
 //
-// Tokens pass in chunks through a ring in shared memory. A tile's product is summed over 128 tokens, then joined to what
-// came before: the error of a long sum grows with its length.
+// Tokens pass in chunks through a ring in shared memory. A tile's product is summed over 128 tokens, then joined to
+// what came before: the error of a long sum grows with its length.
 #pragma once
 #include <async_copy.cuh>
 
@@ -54,7 +54,7 @@ struct Tile {
 // Where a thread's piece of 16 bytes of a token lies, for one operand.
 struct PieceOfTokens {
   using Storage = Float32::Storage;
-  static constexpr int kColumns = 16 / sizeof(Storage);
+  static constexpr int kColumns = 4;
 
   __device__ __forceinline__ PieceOfTokens(const Activations<Float32>& activations, int64_t token, int64_t column)
       : next(activations.x + token * activations.stride + column),

@@ -178,10 +178,10 @@ __device__ __forceinline__ void copy_inputs(const Storage* inputs, int64_t padde
 // tile it is filled with, which is over when the stage is wanted again.
 template <int kStages>
 struct ScaleRing {
-  __device__ ScaleRing(const float* scale, int32_t columns, bool aligned, unsigned char* memory)
-      : scale(scale), columns(columns), aligned(aligned), memory(reinterpret_cast<float*>(memory)) {
+  __device__ ScaleRing(const float* scale, int32_t columns, bool aligned, unsigned char* place)
+      : scale(scale), columns(columns), aligned(aligned), memory(reinterpret_cast<float*>(place)) {
     if (scale) return;
-    for (int i = threadIdx.x; i < kStages * kColumnBlock; i += kProductThreads) this->memory[i] = 1.0f;
+    for (int i = threadIdx.x; i < kStages * kColumnBlock; i += kProductThreads) memory[i] = 1.0f;
   }
 
   __device__ __forceinline__ const float* at(int block) const { return memory + block % kStages * kColumnBlock; }

@@ -38,8 +38,8 @@ cudaError_t select(const Selection& s) {
   if (columns <= RowInRegisters<Dtype, 128, 2>::kColumns) return select_narrow<Dtype, 128, 2>(s);
   if (columns <= RowInRegisters<Dtype, 128, 5>::kColumns) return select_narrow<Dtype, 128, 5>(s);
   if (columns <= RowInRegisters<Dtype, 256, 4>::kColumns) return select_narrow<Dtype, 256, 4>(s);
-  constexpr int kThreads = sizeof(typename Dtype::Storage) == 2 ? 576 : 448, kVectors = kThreads == 576 ? 3 : 4;
-  if (columns <= RowInRegisters<Dtype, kThreads, kVectors>::kColumns) return select_narrow<Dtype, kThreads, kVectors>(s);
+  constexpr int kMany = sizeof(typename Dtype::Storage) == 2 ? 576 : 448, kFew = kMany == 576 ? 3 : 4;
+  if (columns <= RowInRegisters<Dtype, kMany, kFew>::kColumns) return select_narrow<Dtype, kMany, kFew>(s);
   if (columns <= RowInRegisters<Dtype, 512, 5>::kColumns) return select_narrow<Dtype, 512, 5>(s);
   return select_wide<Dtype>(s);
 }

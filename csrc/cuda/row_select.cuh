@@ -203,8 +203,8 @@ __device__ __forceinline__ Threshold select_in_row(const ScoredRow<Dtype>& score
   return threshold;
 }
 
-// Blocks per multiprocessor that the registers must allow, so that some count while others wait. Elsewhere than on Hopper
-// a fourth would cost local memory.
+// Blocks per multiprocessor that the registers must allow, so that some count while others wait. Elsewhere than on
+// Hopper a fourth would cost local memory.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
 constexpr int kResidentNarrow = 3;
 #else

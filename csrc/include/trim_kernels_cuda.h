@@ -8,7 +8,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_cuda_abi().
-#define TK_CUDA_ABI 2
+#define TK_CUDA_ABI 3
 
 // Where and for whom a call runs. All functions return 0 or a cudaError_t.
 typedef struct {
@@ -25,7 +25,7 @@ typedef struct {
   int32_t *key, *column;  // [rows], as tk_row_threshold
   uint8_t* mask;          // as tk_row_mask
   int32_t packed;
-  int32_t prune;  // zeroes the weight in place
+  int32_t prune;  // zeroes the weight in place; nothing else is written then
 } tk_cuda_selected;
 
 int tk_cuda_row_select(const tk_scored*, const int32_t* prune_count, const tk_cuda_selected*, const tk_cuda_call*);
@@ -48,7 +48,7 @@ int tk_cuda_nm_select(const tk_scored*, int keep, int of, uint8_t* mask, int pac
 int tk_cuda_column_sqnorm(const tk_activations*, void* acc, int acc_is_double, double* partial, const tk_cuda_call*);
 int64_t tk_cuda_column_sqnorm_splits(int64_t tokens, int64_t columns);
 
-// Lower triangle of acc [columns, columns] += x^T x.
+// Lower triangle of acc [columns, columns] += x^T x, of float32 only.
 int tk_cuda_gram(const tk_activations*, float* acc, int64_t acc_stride, const tk_cuda_call*);
 
 // Inputs laid out for products with one matrix; see tk_cuda_stage_inputs.

@@ -27,6 +27,6 @@ def test_each_operation_and_backend_has_a_line_with_its_worst_shape(tmp_path, ca
     file.write_text(json.dumps({"figures": figures}))
     summary.main([str(file), "--rows", "64", "--columns", "32"])
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| `row_mask` packed | cuda | 0.123 | 50% | 12.3 | 20% (8 x 32) | 3 (8 x 16) |",
-        "| `gram_` packed | cuda |  |  |  | 7% (8 x 16) |  |",
+        "| `row_mask` packed | cuda | 3 | 0.123 | 50% | 12.3 | 20% (8 x 32) | 3 (8 x 16) |",
+        "| `gram_` packed | cuda | 1 |  |  |  | 7% (8 x 16) |  |",
     ]

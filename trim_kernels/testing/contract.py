@@ -34,8 +34,9 @@ from trim_kernels.scoring import scores
 
 ROUNDINGS_ALLOWED = 4
 """Rounding errors of float32 that an output may have anyway, each relative to the sum of its absolute products."""
-PRODUCTS_AT_ONCE = 16
-"""That tensor cores add up before they cut off what float32 cannot hold: up to a rounding error each time."""
+PRODUCTS_AT_ONCE, PRODUCTS_IN_ALL = 16, 8192
+"""What tensor cores add up before they cut off what float32 cannot hold, up to a rounding error each time; and before a
+sum has to begin anew."""
 
 
 def check_row_threshold(backend: str, weight: Tensor, prune_count: int | Tensor, **scoring: Any) -> None:
@@ -98,7 +99,7 @@ def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, i
     """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
 
     Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic;
-    of half precision on a GPU one more for every ``PRODUCTS_AT_ONCE`` columns.
+    of half precision on a GPU one more for every ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` columns.
     """
     got = row_quality(weight, prune_count, inputs, **scoring, backend=backend)
     plain = row_quality(weight, prune_count, inputs, **scoring, backend="reference")
@@ -152,14 +153,15 @@ def check_gram(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None =
     """The lower triangle is as near the truth as plain torch in float32 brings it, within a factor of two.
 
     Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; of half precision on a GPU one more for every
-    ``PRODUCTS_AT_ONCE`` tokens. Everything else keeps its bits, and ``acc`` itself stays as it is.
+    ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` tokens. Everything else keeps its bits, and ``acc`` itself stays
+    as it is.
     """
     got = _twin(acc)
     assert gram_(got, x, token_mask=token_mask, backend=backend) is got, "gram_: expected acc back"
     counted, lower = _counted(x, token_mask), torch.ones_like(acc, dtype=torch.bool).tril()
     truth = acc.to(torch.float64) + counted.t() @ counted
     plain = acc + counted.t().to(torch.float32) @ counted.to(torch.float32)
-    rounding = _rounding(x, len(counted))
+    rounding = _rounding(x, x, len(counted))
     # A backend may flush subnormal products to zero.
     underflow = max(1, len(counted)) * torch.finfo(torch.float32).tiny
     unit = rounding * (acc.abs().to(torch.float64) + counted.abs().t() @ counted.abs()) + underflow
@@ -267,7 +269,7 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
     dense, tokens = weight.to(torch.float64), inputs.to(torch.float64)
     gone = dense.masked_fill(~dropped, 0)
     y, e = dense @ tokens, gone @ tokens
-    rounding = _rounding(weight, weight.shape[1])
+    rounding = _rounding(weight, inputs, weight.shape[1])
     # A backend may flush subnormal products to zero.
     underflow = weight.shape[1] * torch.finfo(torch.float32).tiny
     dy = rounding * (dense.abs() @ tokens.abs()) + underflow
@@ -280,10 +282,11 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
     }
 
 
-def _rounding(factor: Tensor, products: int) -> float:
+def _rounding(factor: Tensor, other: Tensor, products: int) -> float:
     """What a sum of so many products may be off by, relative to that of their absolute values."""
-    on_tensor_cores = factor.is_cuda and factor.dtype != torch.float32
-    roundings = ROUNDINGS_ALLOWED + (products / PRODUCTS_AT_ONCE if on_tensor_cores else 0)
+    on_tensor_cores = factor.is_cuda and factor.dtype == other.dtype != torch.float32
+    cut_off = min(products, PRODUCTS_IN_ALL) / PRODUCTS_AT_ONCE if on_tensor_cores else 0
+    roundings = ROUNDINGS_ALLOWED + cut_off
     return roundings * torch.finfo(torch.float32).eps
 
 

@@ -1,4 +1,4 @@
-"""gram_ on the CUDA kernels, tensor cores emulated: shapes, layouts, masks and schedules."""
+"""gram_ on CUDA: the kernel for float32, and panels for halves, whose products plain torch makes here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trim_kernels import testing
-from trim_kernels.ops.gram import gram_
+from trim_kernels.ops.gram import gram_, panels
 
 pytestmark = pytest.mark.usefixtures("cuda_on_cpu")
 SHAPES = [(1, 1), (1, 37), (9, 1), (0, 5), (8, 16), (17, 129), (3, 264), (131, 48), (300, 200), (1025, 7)]
@@ -86,9 +86,20 @@ def test_x_may_be_a_view_of_the_accumulator():
     assert torch.equal(gram_(acc, acc[:7], backend="cuda"), expected)
 
 
-@pytest.mark.parametrize("dtype", testing.DTYPES)
-def test_no_schedule_changes_a_bit(dtype, cuda_on_cpu):
-    x, found = activations(150, 136, testing.DTYPES[dtype]), []
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+def test_panels_and_tokens_in_parts_give_the_same(layout, monkeypatch):
+    monkeypatch.setattr(panels, "NARROWEST", 1)
+    monkeypatch.setattr(panels, "TOKENS", 100)
+    x = testing.LAYOUTS[layout](activations(300, 264, torch.bfloat16))
+    acc = start(264)
+    acc[torch.ones(264, 264, dtype=torch.bool).triu(1)] = float("nan")
+    for mask in (None, half_of(300)):
+        testing.check_gram("cuda", testing.LAYOUTS[layout](acc.nan_to_num(3.0)), x, mask)
+        assert gram_(acc.clone(), x, token_mask=mask, backend="cuda").isnan().sum() == 264 * 263 / 2
+
+
+def test_no_schedule_changes_a_bit(cuda_on_cpu):
+    x, found = activations(150, 136), []
     for seed in range(3):
         cuda_on_cpu.cuda_on_cpu_seed(seed)
         found.append(gram_(start(136), x, backend="cuda"))

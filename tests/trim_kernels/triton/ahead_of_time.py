@@ -322,12 +322,11 @@ def jobs(architecture: int) -> Iterator[Job]:
     yield product_job(
         "product_statistics dropped float16, 128 tokens", True, row_quality.native_tile(capability, 128), dtype="*fp16"
     )
-    stretch = row_quality.STRETCH
     yield product_job(
         "product_statistics dropped bfloat16, wide rows",
         True,
-        row_quality.native_tile(capability, 256, stretch),
-        stretch=stretch,
+        row_quality.native_tile(capability, 256, stretches=True),
+        stretch=row_quality.STRETCH,
     )
     yield product_job("product_statistics dropped bfloat16, score", True, tile, scoring=2)
     yield product_job("product_statistics dense float32", False, row_quality.FLOAT32_TILE, 0, "*fp32")

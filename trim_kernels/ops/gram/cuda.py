@@ -14,10 +14,9 @@ from trim_kernels.scoring import apart
 
 def gram_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
     total = unit_stride(acc)
-    tokens = apart(x, total)
     if x.dtype == torch.float32:
-        cuda.call("gram", x.device, activations(tokens, token_mask), total, total.stride(0))
+        cuda.call("gram", x.device, activations(apart(x, total), token_mask), total, total.stride(0))
     else:
-        add_lower_products(total, tokens, token_mask)
+        add_lower_products(total, x, token_mask)
     if total is not acc:
         acc.copy_(total)

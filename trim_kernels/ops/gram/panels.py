@@ -1,7 +1,7 @@
 """gram_ of half precision on a GPU: products of panels of columns on tensor cores, by the vendor's library.
 
-A panel's columns are multiplied with themselves and all columns after them, so that of the whole square little more
-than the lower triangle is computed. A kernel of ours, with the same tensor cores, took two to three times as long.
+A panel's columns are multiplied with themselves and all columns after them, so that of a wide matrix little more than
+the lower triangle is computed. Of 5120 columns, kernels of ours took 1.4 (Triton) and 2 times (CUDA) as long.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from trim_kernels.scoring import apart
+
 PANELS, NARROWEST = 8, 1024
 """Panels at most, and columns of one at least. Fewer compute more above the diagonal, more do not fill the device."""
 TOKENS = 4096
-"""Of one product. Tensor cores cut off what they add up, 16 tokens at a time: of a sum of so many 1.5e-5."""
+"""Of one product. Tensor cores cut off what they add up, 16 tokens at a time: of a sum of so many about 1.5e-5."""
 
 
 def add_lower_products(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
@@ -22,6 +24,7 @@ def add_lower_products(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> Non
 
     Beside ``acc`` it takes memory for the square of a panel, float32, and with a mask for a copy of ``x``.
     """
+    acc, x = acc.detach(), apart(x.detach(), acc)
     columns = x.shape[1]
     if token_mask is not None:
         x = torch.where(token_mask[:, None], x, 0)

@@ -21,10 +21,15 @@ def refusal(call: Mapping[str, Any]) -> str | None:
 
 
 def gram_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
+    if x.is_cuda and x.dtype != torch.float32:
+        add_lower_products(acc, x, token_mask)
+    else:
+        _add_tiles(acc, x, token_mask)
+
+
+def _add_tiles(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
     from trim_kernels.ops.gram.triton_kernels import add_gram_tile
 
-    if x.is_cuda and x.dtype != torch.float32:
-        return add_lower_products(acc, x, token_mask)
     tokens, width = x.shape
     block, depth = (INTERPRETED_COLUMNS, INTERPRETED_TOKENS) if common.interpreted() else (COLUMNS, TOKENS)
     tiles = common.cdiv(width, block)
@@ -45,4 +50,3 @@ def gram_(acc: Tensor, x: Tensor, token_mask: Tensor | None) -> None:
             num_warps=WARPS,
             num_stages=STAGES,
         )
-    return None

@@ -32,11 +32,11 @@ STRETCH = 4096
 """Columns that tensor cores add up alone, in rows of more than twice as many: of these, they would cut off 3e-5."""
 
 
-def native_tile(capability: tuple[int, int], tokens: int, stretch: int = 0) -> Tile:
-    """The tile for half precision on tensor cores."""
+def native_tile(capability: tuple[int, int], tokens: int, *, stretches: bool = False) -> Tile:
+    """The tile for half precision on tensor cores; ``stretches``: sums are kept twice, of a stretch and in all."""
     if capability[0] in (9, 10):
         # Each weight is masked once for all tokens of a tile: the more, the better, up to what registers hold.
-        return Tile(128, 256 if tokens > 128 and not stretch else 128, 64, 8, 3)
+        return Tile(128, 256 if tokens > 128 and not stretches else 128, 64, 8, 3)
     # 99 KB of shared memory on all other architectures, but for the A100.
     return Tile(128, 128, 32, 8, 3)
 
@@ -113,7 +113,7 @@ def _statistics(
     (rows, width), tokens = weight.shape, inputs.shape[1]
     native = weight.dtype == inputs.dtype != torch.float32 and not common.interpreted()
     stretch = STRETCH if native and width > 2 * STRETCH else 0
-    tile = _tile(weight.device, native, tokens, stretch)
+    tile = _tile(weight.device, native, tokens, stretches=stretch > 0)
     chains = 1 if key is None else key.shape[0]
     token_tiles = common.cdiv(tokens, tile.tokens)
     square = torch.empty((chains, token_tiles, rows), dtype=torch.float64, device=weight.device)
@@ -146,7 +146,9 @@ def _statistics(
     return square, other
 
 
-def _tile(device: torch.device, native: bool, tokens: int, stretch: int) -> Tile:
+def _tile(device: torch.device, native: bool, tokens: int, *, stretches: bool) -> Tile:
     if common.interpreted():
         return _INTERPRETED_TILE
-    return native_tile(torch.cuda.get_device_capability(device), tokens, stretch) if native else FLOAT32_TILE
+    if not native:
+        return FLOAT32_TILE
+    return native_tile(torch.cuda.get_device_capability(device), tokens, stretches=stretches)
