@@ -12,6 +12,7 @@ from torch import Tensor
 
 import trim_kernels
 from trim_kernels import machine, testing
+from trim_kernels.ops.gram import panels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")]
 SELECTIONS = {
@@ -231,6 +232,12 @@ def test_sums_of_tokens(tokens, columns, dtype, layout, masked, backend):
         acc = torch.rand(columns, dtype=accumulator, device="cuda", generator=generator(2))
         testing.check_column_sqnorm(backend, acc, x, mask)
     testing.check_gram(backend, torch.randn(columns, columns, device="cuda", generator=generator(3)), x, mask)
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_gram_of_more_columns_and_tokens_than_are_multiplied_at_once(dtype, backend):
+    x = torch.randn(panels.TOKENS + 900, 2 * panels.NARROWEST + 50, device="cuda", generator=generator())
+    testing.check_gram(backend, torch.zeros(x.shape[1], x.shape[1], device="cuda"), x.to(testing.DTYPES[dtype]))
 
 
 @pytest.mark.parametrize("op", ["row_threshold", "row_mask", "row_order", "row_quality", "nm_rank", "nm_mask"])
