@@ -87,8 +87,7 @@ def same_counts(result: object, expected: object) -> None:
         mean = float(difference.sum() / expected.prune_count.sum())
         assert mean < 1e-3, f"counts differ by {mean:.1e} of themselves in all"
         if isinstance(result, RowBudget):
-            error = abs(result.quality - expected.quality) / abs(expected.quality)
-            assert error <= 1e-3, f"the quality is off by {error:.1e}"
+            _same_quality(result, expected)
         return
     differing = float((difference > 0).double().mean())
     assert int(difference.max()) <= 1, f"counts differ by up to {int(difference.max())}"
@@ -101,5 +100,9 @@ def same_total_and_quality(result: object, expected: object) -> None:
     assert isinstance(expected, RowBudget)
     total, wanted = int(result.prune_count.sum()), int(expected.prune_count.sum())
     assert total == wanted, f"expected {wanted} weights to go, got {total}"
+    _same_quality(result, expected)
+
+
+def _same_quality(result: RowBudget, expected: RowBudget) -> None:
     error = abs(result.quality - expected.quality) / abs(expected.quality)
     assert error <= 1e-3, f"the quality is off by {error:.1e}"

@@ -34,13 +34,6 @@ constexpr size_t product_shared(int tokens, int stages) {
          sizeof(float) * kProductRows * tokens;
 }
 
-// Whether every eight columns that begin at a multiple of eight are aligned, and all there or none, and keys come from
-// weights.
-template <class Dtype>
-bool is_whole(const ScoredMatrix<Dtype>& matrix) {
-  return matrix.aligned && matrix.columns % kVector == 0 && !matrix.score;
-}
-
 constexpr Threshold kEverythingGoes{0xffffffffu, 0};
 
 __device__ __forceinline__ Threshold threshold_of(const ProductCall& call, int64_t chain, int64_t rows, int64_t row) {

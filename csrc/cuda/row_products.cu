@@ -21,8 +21,8 @@ cudaError_t enqueue_warp_products(const tk_scored& scored, const void* inputs, c
   constexpr int kStages = 2;  // with the joined sums what GPUs of 99 KB have
   const ScoredMatrix<Dtype> matrix(scored);
   using Product = WarpProduct<Dtype, kNarrow>;
-  const auto kernel = is_whole(matrix) ? masked_product<Dtype, Product, kNarrow, kStages, true>
-                                       : masked_product<Dtype, Product, kNarrow, kStages, false>;
+  const auto kernel = matrix.whole() ? masked_product<Dtype, Product, kNarrow, kStages, true>
+                                     : masked_product<Dtype, Product, kNarrow, kStages, false>;
   const dim3 grid = product_grid(call, call.padded_tokens / kNarrow, scored.rows, kProductRows);
   return launch(kernel, grid, kProductThreads, product_shared(kNarrow, kStages), stream, matrix,
                 static_cast<const typename Dtype::Storage*>(inputs), call);

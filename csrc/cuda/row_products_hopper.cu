@@ -32,8 +32,8 @@ template <class Dtype, int kTokens, int kStages>
 cudaError_t enqueue(const tk_scored& scored, const void* inputs, const ProductCall& call, void* stream) {
   const ScoredMatrix<Dtype> matrix(scored);
   using Product = GroupProduct<Dtype, kTokens>;
-  const auto kernel = is_whole(matrix) ? masked_product<Dtype, Product, kTokens, kStages, true>
-                                       : masked_product<Dtype, Product, kTokens, kStages, false>;
+  const auto kernel = matrix.whole() ? masked_product<Dtype, Product, kTokens, kStages, true>
+                                     : masked_product<Dtype, Product, kTokens, kStages, false>;
   const dim3 grid = product_grid(call, call.padded_tokens / kTokens, scored.rows, kProductRows);
   return launch(kernel, grid, kProductThreads, product_shared(kTokens, kStages), stream, matrix,
                 static_cast<const typename Dtype::Storage*>(inputs), call);

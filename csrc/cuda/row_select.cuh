@@ -18,7 +18,7 @@ struct RowOnItsWay {
   static constexpr bool kFits = sizeof(typename Dtype::Storage) == 2 && kThreads * kVectors <= 1728;
 
   __device__ __forceinline__ static bool suits(const ScoredMatrix<Dtype>& matrix) {
-    return kFits && matrix.aligned && !matrix.score && matrix.columns % kVector == 0;
+    return kFits && matrix.whole();
   }
 
   __device__ __forceinline__ void load(const ScoredMatrix<Dtype>& matrix, int64_t index) {

@@ -60,6 +60,10 @@ struct ScoredMatrix {
         aligned(is_aligned(scored.weight, scored.stride * static_cast<int64_t>(sizeof(Storage))) &&
                 is_aligned(scored.column_scale, 0) && is_aligned(scored.score, scored.score_stride * 4)) {}
 
+  // Whether every eight columns that begin at a multiple of eight are aligned, and all there or none, and keys come
+  // from weights.
+  TRIM_INLINE bool whole() const { return aligned && columns % kVector == 0 && !score; }
+
   Storage* weight;
   const float *column_scale, *score;
   int64_t rows, stride, score_stride;
