@@ -1,6 +1,7 @@
 """Microbenchmarks: every operation and backend over the linears of real models.
 
-    python -m benchmarks.kernels [--device cuda] [--headlines] [--missing] [--ops row_mask,gram_] [--out FILE.json]
+    python -m benchmarks.kernels [--device cuda] [--headlines] [--missing] [--ops row_mask,gram_]
+                                 [--shapes 5120x5120,4096x4096] [--out FILE.json]
 
 No result is timed that does not pass its check against the reference. A baseline is the same work in plain torch.
 Figures are medians; benchmarks/README.md tells how they come about. Needs nothing but torch.
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(options.ops) - {case.op for case in CASES}
     if unknown:
         parser.error(f"--ops: expected some of {', '.join(_ops())}, got {', '.join(sorted(unknown))}")
+    unlike = set(options.shapes or ()) - _shapes(kind)
+    if unlike:
+        parser.error(f"--shapes: expected some of {', '.join(sorted(_shapes(kind)))}, got {', '.join(sorted(unlike))}")
     if torch.device(options.device).index is not None:
         torch.cuda.set_device(options.device)
     facts = about(options.device)
@@ -52,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     for case in HEADLINES if options.headlines else CASES:
         if case.op in options.ops:
-            code = max(code, _run(case, _linears(case, kind, headlines=options.headlines), bench, results))
+            linears = _linears(case, kind, headlines=options.headlines)
+            chosen = [linear for linear in linears if options.shapes is None or _shape(linear) in options.shapes]
+            code = max(code, _run(case, chosen, bench, results))
     print(f"written to {results.path}", flush=True)
     return code
 
@@ -62,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default cpu)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16 on a GPU")
     parser.add_argument("--ops", type=lambda text: text.split(","), default=_ops(), help="comma-separated operations")
+    parser.add_argument(
+        "--shapes", type=lambda text: text.split(","), help="as 5120x5120, comma-separated; tokens by columns for sums"
+    )
     parser.add_argument("--headlines", action="store_true", help="the most important cases at 5120 x 5120 only")
     parser.add_argument("--missing", action="store_true", help="only what FILE has not of this machine and commit")
     parser.add_argument("--budget", type=float, help="seconds of a case (CPU), or of one implementation (GPU)")
@@ -86,6 +95,14 @@ def _linears(case: Case[Any], kind: str, *, headlines: bool) -> list[Linear]:
     for linear in linears:
         widths.setdefault(linear.columns, Linear(linear.name, SEQUENCE, linear.columns))
     return list(widths.values())
+
+
+def _shapes(kind: str) -> set[str]:
+    return {_shape(linear) for case in CASES for linear in _linears(case, kind, headlines=False)}
+
+
+def _shape(linear: Linear) -> str:
+    return f"{linear.rows}x{linear.columns}"
 
 
 def _say_limits(limits: Limits, results: ResultFile) -> None:

@@ -28,6 +28,7 @@ from benchmarks.result_file import FOLDER, slug
 from trim_prune import Event, Recipe, load_model, perplexity, prune
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model
+from trim_prune.models.device import choose_device
 from trim_prune.msp.levels import search_score
 
 SPARSITY, OF = 0.75, 8
@@ -60,7 +61,6 @@ class Row:
     evaluations: int
     evaluations_per_second: float
     keeps: list[int]
-    commit: str
 
 
 def main(
@@ -80,7 +80,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; the table goes beside it.")] = None,
 ) -> None:
     """Measure what MSP gains and costs."""
-    machine = about("cpu")
+    device = choose_device("auto")
     amounts = {"samples": samples, "seqlen": seqlen, "batch_size": batch_size}
     wanted = {
         f"{base}, {method}": _recipe(BASES[base] | METHODS[method], json.loads(msp), amounts)
@@ -93,8 +93,9 @@ def main(
     calibration, held_out = split(text)
     name = source.name.removesuffix(".gguf")
     path = out or FOLDER / f"msp-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
-    file = QualityFile(path, machine, Protocol(name, held_out.name, dtype, seqlen, windows, window))
+    file = QualityFile(path, about(device.type), Protocol(name, held_out.name, dtype, seqlen, windows, window))
     loaded = load_model(source, dtype=dtype)
+    loaded.model.to(device)
     dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 
     def judge() -> float:
@@ -121,7 +122,6 @@ def main(
                 ratio_to_dense=found / file.content["dense_perplexity"],
                 **ledger.row(recipe, result.timings),
                 keeps=_keeps(result.linears),
-                commit=str(machine["commit"]),
             )
             file.add(asdict(row))
             console.print(f"{method}: {found:.2f} (search {row.search_seconds:.0f} s)", highlight=False)

@@ -46,10 +46,10 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
         seqlen=recipe.seqlen,
         seed=recipe.seed,
     ).token_ids
-    cpu, blocks = torch.device("cpu"), find_blocks(loaded.model)
+    device, blocks = next(loaded.model.parameters()).device, find_blocks(loaded.model)
     capture = Capture(loaded.model, blocks, held_out)
     calibration = Calibration(held_out[:0], [], "", 0, held_out)
-    dense = DenseModel(capture, States([], cpu), calibration, recipe.batch_size, cpu, Events(), Timings(), None)
+    dense = DenseModel(capture, States([], device), calibration, recipe.batch_size, device, Events(), Timings(), None)
     units = [block.linears for block in blocks]
     ranks = {linear: trim_kernels.nm_rank(linear.weight.contiguous(), of) for unit in units for linear in unit}
     costs = tuple(sum(linear.size for linear in unit) for unit in units)
@@ -106,7 +106,7 @@ def _by_copy(
             linear.weight.copy_(torch.where(ranks[linear] < levels[unit], dense[linear], 0))
         for batch, wanted in zip(batches, known, strict=True):
             found = _log_probabilities(model, batch)
-            functional.kl_div(found, wanted, reduction="sum", log_target=True)
+            float(functional.kl_div(found, wanted, reduction="sum", log_target=True))
     seconds = time.perf_counter() - start
     for linear, weight in dense.items():
         linear.weight.copy_(weight)
@@ -114,5 +114,6 @@ def _by_copy(
 
 
 def _log_probabilities(model: torch.nn.Module, token_ids: Tensor) -> Tensor:
-    logits: Tensor = model(input_ids=token_ids, use_cache=False).logits[:, :-1]
+    there = token_ids.to(next(model.parameters()).device)
+    logits: Tensor = model(input_ids=there, use_cache=False).logits[:, :-1]
     return logits.float().log_softmax(-1).bfloat16()

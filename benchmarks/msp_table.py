@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.quality_file import star, stars
+
 
 def table(content: dict[str, Any]) -> str:
     """A row for every pruned model, and what a candidate takes."""
@@ -12,7 +14,7 @@ def table(content: dict[str, Any]) -> str:
     lines = [
         f"{protocol['model']}, dense {content['dense_perplexity']:.2f}, 75% in groups of 8: perplexity on "
         f"{protocol['windows']} x {protocol['window']} tokens of {protocol['text']}, computed in {protocol['dtype']}; "
-        f"{content['threads']} threads.",
+        f"{content['threads']} threads.{stars(content['rows'])}",
         "",
         "| method | perplexity | against uniform | kept of 8, by block | search | evaluations | a second | prune |",
         "|---|---|---|---|---|---|---|---|",
@@ -21,7 +23,7 @@ def table(content: dict[str, Any]) -> str:
         base = uniform.get(_base(row))
         against = f"{row['perplexity'] / base - 1:+.0%}" if base else ""
         lines.append(
-            f"| {row['method']} | {row['perplexity']:.0f} | {against} | {''.join(map(str, row['keeps']))} "
+            f"| {row['method']}{star(row)} | {row['perplexity']:.0f} | {against} | {''.join(map(str, row['keeps']))} "
             + (
                 f"| {row['search_seconds']:.0f} s | {row['evaluations']} | {row['evaluations_per_second']:.2f} "
                 if row["evaluations"]

@@ -24,6 +24,7 @@ from benchmarks.result_file import FOLDER, slug
 from trim_prune import Recipe, load_model, perplexity, prune
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model
+from trim_prune.models.device import choose_device
 
 METHODS: Mapping[str, dict[str, Any]] = {
     "magnitude": {"score": "magnitude", "rows": "uniform"},
@@ -58,7 +59,6 @@ class Row:
     ratio_to_dense: float
     seconds: float
     steps: dict[str, int]
-    commit: str
 
 
 def main(
@@ -80,7 +80,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="JSON file; the table and the plot go beside it.")] = None,
 ) -> None:
     """Measure a grid of combinations."""
-    machine = about("cpu")
+    device = choose_device("auto")
     names = methods.split(";") if methods else [] if also else list(METHODS)
     amounts = {"seqlen": seqlen, "batch_size": batch_size}
     wanted = [
@@ -96,8 +96,9 @@ def main(
     name = source.name.removesuffix(".gguf")
     protocol = Protocol(name, held_out.name, dtype, seqlen, windows, window)
     path = out or FOLDER / f"quality-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
-    file = QualityFile(path, machine, protocol)
+    file = QualityFile(path, about(device.type), protocol)
     loaded = load_model(source, dtype=dtype)
+    loaded.model.to(device)
     dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
 
     def judge() -> float:
@@ -124,7 +125,6 @@ def main(
             ratio_to_dense=found / file.content["dense_perplexity"],
             seconds=seconds,
             steps={step: steps.count(step) for step in sorted(set(steps))},
-            commit=str(machine["commit"]),
         )
         file.add(asdict(row))
         told = f"{method}, {recipe.sparsity:.0%}, {recipe.samples} x {seqlen}: {found:.2f} ({seconds:.0f} s)"

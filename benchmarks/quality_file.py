@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,42 +33,66 @@ class Protocol:
 
 
 class QualityFile:
-    """The rows so far, whole after each of them."""
+    """The rows so far, whole after each of them; several processes may add to one file."""
 
     def __init__(self, path: Path, machine: Mapping[str, Any], protocol: Protocol) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"machine": machine, "protocol": asdict(protocol), "rows": []}
+        self.path, self._machine = path, machine
+        self.content: dict[str, Any] = {"protocol": asdict(protocol), "rows": []}
         if path.exists():
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-            if earlier["protocol"] != asdict(protocol):
-                raise SystemExit(f"{path} holds rows of another protocol, {earlier['protocol']}: give another --out")
-            self.content = earlier | {"machine": machine}
+            self._read()
+            if self.content["protocol"] != asdict(protocol):
+                found = self.content["protocol"]
+                raise SystemExit(f"{path} holds rows of another protocol, {found}: give another --out")
 
     def put(self, section: str, value: object) -> None:
         """Store anything but a row, under a name of its own."""
-        self.content[section] = value
-        self.write()
+        with self._changed():
+            self.content[section] = value
 
     def has(self, method: str, recipe: AnyRecipe) -> bool:
         """Whether a row was measured already."""
         return any((row["method"], build_recipe(row["recipe"])) == (method, recipe) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row to the file."""
-        self.rows.append(row)
-        self.write()
+        """Add a row to the file, with the device and the commit that it was measured by."""
+        with self._changed():
+            self.rows.append(row | {name: self._machine[name] for name in ("device", "commit")})
 
-    def write(self) -> None:
-        """Replace the file at once: whoever reads it finds it whole."""
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        """Read what others wrote since, and replace the file at once: whoever reads it finds it whole."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        new.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if self.path.exists():
+                self._read()
+            yield
+            self.content["machine"] = self._machine
+            new = self.path.with_suffix(".new")
+            new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
+            new.replace(self.path)
+        finally:
+            os.close(folder)
+
+    def _read(self) -> None:
+        self.content = json.loads(self.path.read_text(encoding="utf-8"))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.content["rows"]
         return rows
+
+
+def star(row: Mapping[str, Any]) -> str:
+    """Marks what was measured elsewhere than on a CPU."""
+    return "" if row["device"] == "cpu" else "\\*"
+
+
+def stars(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What the mark means; nothing where no row has it."""
+    elsewhere = sorted({row["device"] for row in rows if star(row)})
+    return f" \\* on one {', '.join(elsewhere)}." if elsewhere else ""
 
 
 def split(file: Path | None) -> tuple[list[str], Text]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quality_file import star, stars
+
 
 def table(content: dict[str, Any]) -> str:
     """One table for each number of calibration sequences: perplexity, ratio to dense and seconds by sparsity."""
@@ -14,7 +16,7 @@ def table(content: dict[str, Any]) -> str:
         f"{protocol['model']}, dense {content['dense_perplexity']:.2f}: perplexity on {protocol['windows']} x "
         f"{protocol['window']} tokens of {protocol['text']}, computed in {protocol['dtype']}.",
         "In brackets: times the dense perplexity; seconds of the prune; the share of pruned weights where it is not "
-        "exactly what the head of the column says.",
+        f"exactly what the head of the column says.{stars(rows)}",
     ]
     for samples in sorted({row["samples"] for row in rows}):
         chosen = [row for row in rows if row["samples"] == samples]
@@ -37,7 +39,7 @@ def _cell(rows: Sequence[dict[str, Any]], method: str, sparsity: float) -> str:
         if (row["method"], row["sparsity"]) == (method, sparsity):
             exact = row["pruned"] == round(sparsity * row["prunable_weights"])
             share = "" if exact else f"; {row['pruned'] / row['prunable_weights']:.4%}"
-            return f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f}; {row['seconds']:.0f} s{share})"
+            return f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f}; {row['seconds']:.0f} s{star(row)}{share})"
     return ""
 
 

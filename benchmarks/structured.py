@@ -27,6 +27,7 @@ from trim_prune import StructuredRecipe, StructuredResult, TrimPruneError, load_
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model
 from trim_prune.models.capture import PROBE_TOKENS
+from trim_prune.models.device import choose_device
 from trim_prune.structured.speed import tokens_per_second
 
 BURSTS, BURST = 8, 8
@@ -88,7 +89,6 @@ class Row:
     kv_groups: list[int]
     channels: list[int]
     error: list[float | None]
-    commit: str
 
 
 def main(
@@ -112,7 +112,7 @@ def main(
     long_window: Annotated[int, typer.Option(help="Tokens of a long window.")] = 2048,
 ) -> None:
     """Measure a grid of structured prunes."""
-    machine = about("cpu")
+    device = choose_device("auto")
     names = [name for name in methods.split(";") if name]
     amounts = {"seqlen": seqlen, "batch_size": batch_size}
     wanted = [
@@ -128,8 +128,9 @@ def main(
     name = source.name.removesuffix(".gguf")
     path = out or FOLDER / f"structured-{slug(name)}-{slug(text.stem) if text else 'python-help'}.json"
     protocol = Contexts(name, held_out.name, dtype, seqlen, windows, window, long_windows, long_window)
-    file = QualityFile(path, machine, protocol)
+    file = QualityFile(path, about(device.type), protocol)
     loaded = load_model(source, dtype=dtype)
+    loaded.model.to(device)
 
     def judge(model: Any) -> list[float]:
         return [
@@ -146,7 +147,7 @@ def main(
         if file.has(method, recipe):
             continue
         smaller = copy.deepcopy(loaded.model)
-        before, start = peak_memory.start(), time.perf_counter()
+        before, start = in_use(device), time.perf_counter()
         try:
             result = prune(smaller, recipe, calibration, tokenizer=loaded.tokenizer)
         except TrimPruneError as error:
@@ -154,7 +155,7 @@ def main(
             console.print(f"{method}, {recipe.params:.0%}: {error}", highlight=False, markup=False)
             continue
         seconds = time.perf_counter() - start - result.timings["speed"]
-        memory = peak_memory.kilobytes("VmHWM") * 1024 - before
+        memory = most_in_use(device) - before
         found, long_found = judge(smaller)
         speed, dense_speed = speeds(smaller, loaded.model)
         row = Row(
@@ -174,13 +175,27 @@ def main(
             kv_groups=_kept(result, "attention"),
             channels=_kept(result, "feed-forward"),
             error=_errors(result),
-            commit=str(machine["commit"]),
         )
         file.add(asdict(row))
         told = f"{method}, {recipe.params:.0%}, {recipe.samples} x {seqlen}"
         console.print(f"{told}: {found:.2f}, {long_found:.2f} ({seconds:.0f} s)", highlight=False)
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
+
+
+def in_use(device: torch.device) -> int:
+    """Bytes in use now, from when on the most is watched."""
+    if device.type == "cpu":
+        return peak_memory.start()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def most_in_use(device: torch.device) -> int:
+    """The most bytes in use since then."""
+    if device.type == "cpu":
+        return peak_memory.kilobytes("VmHWM") * 1024
+    return torch.cuda.max_memory_allocated(device)
 
 
 def speeds(*models: Any) -> list[float]:

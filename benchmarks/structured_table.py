@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.quality_file import star, stars
+
 PUBLISHED = {0.8: 1.26, 0.5: 3.0}
 """Times the dense perplexity on WikiText-2 at 128 tokens: SlimLLM on LLaMA-7B, without fine-tuning."""
 
@@ -18,7 +20,7 @@ def table(content: dict[str, Any]) -> str:
         f"{protocol['text']}, computed in {protocol['dtype']}; {content['threads']} threads.",
         "In brackets: times the dense perplexity. Speed: tokens a second when decoding, as a multiple of the dense "
         "model in bursts that take turns. Error: mean square of what the outputs of pruned parts lack on the "
-        "calibration text, as a share, before and after repair. Memory: beyond the model.",
+        f"calibration text, as a share, before and after repair. Memory: beyond the model.{stars(rows)}",
     ]
     groups = {(row["params"], row["recipe"]["samples"]) for row in rows}
     for params, samples in sorted(groups, key=lambda group: (-group[0], group[1])):
@@ -41,7 +43,7 @@ def _line(row: dict[str, Any]) -> str:
     before, after = row["error"]
     error = "" if before is None else f"{before:.3f}, {after:.3f}"
     cells = [
-        row["method"],
+        f"{row['method']}{star(row)}",
         f"{row['perplexity']:.1f} ({row['ratio_to_dense']:.2f})",
         f"{row['long_perplexity']:.1f} ({row['long_ratio_to_dense']:.2f})",
         f"{row['parameters'] / row['dense_parameters']:.4%}",

@@ -188,16 +188,19 @@ def test_the_command_writes_figures_and_goes_on_where_it_stopped(tmp_path, monke
     monkeypatch.setattr(kernels, "CPU_LINEARS", (SMALL,))
     monkeypatch.setattr(Limits, "of_cpu", classmethod(lambda cls: Limits(1e9, 1e9)))
     command = ["--ops", "row_threshold", "--budget", "0.01", "--out", str(tmp_path / "results.json")]
-    assert kernels.main(command) == 0
+    assert kernels.main([*command, "--shapes", f"{SMALL.rows}x{SMALL.columns}"]) == 0
     assert "row_threshold; baseline: torch.sort + gather" in capsys.readouterr().out
     assert kernels.main([*command, "--missing"]) == 0
     assert "baseline" not in capsys.readouterr().out
 
 
-def test_unknown_operations_and_absent_devices_are_refused(capsys):
+def test_unknown_operations_shapes_and_absent_devices_are_refused(capsys):
     with pytest.raises(SystemExit):
         kernels.main(["--ops", "row_msak"])
     assert "got row_msak" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        kernels.main(["--shapes", "576x576,1x1"])
+    assert "got 1x1" in capsys.readouterr().err
     if not torch.cuda.is_available():
         with pytest.raises(SystemExit):
             kernels.main(["--device", "cuda"])

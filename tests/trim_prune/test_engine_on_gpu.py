@@ -12,6 +12,7 @@ import trim_prune
 from trim_kernels import unpack_bits
 from trim_prune import StructuredRecipe, activations, evaluate, prune
 from trim_prune.formats.convert import pack_model
+from trim_prune.recipes import as_recipe
 from trim_prune.transfers import Ahead, lane_of
 
 DEVICE = "cuda"
@@ -140,10 +141,17 @@ def test_perplexity_is_that_of_the_cpu(tokenizer, text_file, tmp_path):
     assert there == pytest.approx(here, rel=1e-4)
 
 
-def test_a_model_on_the_gpu_stays_there(tokenizer, text):
+@pytest.mark.parametrize("name", [*RECIPES, *STRUCTURED])
+def test_a_model_on_the_gpu_stays_there(name, tokenizer, text):
+    if name in RECIPES:
+        recipe = as_recipe(choices(name))
+    else:
+        recipe = StructuredRecipe.build({"samples": 16, "seqlen": 64} | STRUCTURED[name])
     model = make_model("llama", **SIZES).to(DEVICE)
-    prune(model, choices("trim"), [text], tokenizer=tokenizer)
-    assert {parameter.device.type for parameter in model.parameters()} == {torch.device(DEVICE).type}
+    prune(model, recipe, [text], tokenizer=tokenizer)
+    tensors = [*model.parameters(), *model.buffers()]
+    assert {tensor.device.type for tensor in tensors} == {torch.device(DEVICE).type}
+    assert torch.isfinite(likelihoods(model)).all()
 
 
 def test_tensors_travel_beside_the_work_and_arrive_whole():
