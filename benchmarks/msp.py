@@ -69,7 +69,9 @@ def main(
     ] = None,
     text: Annotated[Path | None, typer.Option(help=".txt or .jsonl; none: Python's help texts.")] = None,
     bases: Annotated[str, typer.Option(help="Names, semicolon between them.")] = ";".join(BASES),
-    methods: Annotated[str, typer.Option(help="Names, semicolon between them.")] = ";".join(METHODS),
+    methods: Annotated[
+        str, typer.Option(help="Names, semicolon between them; empty: only what a candidate takes.")
+    ] = ";".join(METHODS),
     msp: Annotated[str, typer.Option(help="Options of the searches, as JSON.")] = "{}",
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = 32,
     seqlen: Annotated[int, typer.Option(help="Tokens of each.")] = 256,
@@ -86,6 +88,7 @@ def main(
         f"{base}, {method}": _recipe(BASES[base] | METHODS[method], json.loads(msp), amounts)
         for base in bases.split(";")
         for method in methods.split(";")
+        if method
     }
     quiet_libraries()
     console = Console(width=140)
@@ -101,7 +104,8 @@ def main(
     def judge() -> float:
         return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity
 
-    file.put("dense_perplexity", judge())
+    if "dense_perplexity" not in file.content:
+        file.put("dense_perplexity", judge())
     file.put("threads", torch.get_num_threads())
     ledger = Ledger()
     with tempfile.TemporaryDirectory() as cache:
@@ -126,9 +130,10 @@ def main(
             file.add(asdict(row))
             console.print(f"{method}: {found:.2f} (search {row.search_seconds:.0f} s)", highlight=False)
     loaded.model.load_state_dict(dense)
-    if "candidates" not in file.content:
+    if device.type not in file.content.get("candidates", {}):
         recipe = _recipe(METHODS["MSP"] | BASES["Wanda"], json.loads(msp), amounts)
-        file.put("candidates", measure_candidates(loaded, recipe, calibration))
+        took = measure_candidates(loaded, recipe, calibration)
+        file.put("candidates", file.content.get("candidates", {}) | {device.type: took})
     console.print(table(file.content))
     file.path.with_suffix(".md").write_text(table(file.content), encoding="utf-8")
 

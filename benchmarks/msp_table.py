@@ -9,7 +9,7 @@ from benchmarks.quality_file import star, stars
 
 def table(content: dict[str, Any]) -> str:
     """A row for every pruned model, and what a candidate takes."""
-    protocol, candidates = content["protocol"], content["candidates"]
+    protocol = content["protocol"]
     uniform = {_base(row): row["perplexity"] for row in content["rows"] if row["method"].endswith(", uniform")}
     lines = [
         f"{protocol['model']}, dense {content['dense_perplexity']:.2f}, 75% in groups of 8: perplexity on "
@@ -31,16 +31,20 @@ def table(content: dict[str, Any]) -> str:
             )
             + f"| {row['seconds']:.0f} s |"
         )
-    stages, searched, copied = candidates["stages"], candidates["search"], candidates["copy"]
-    first, copied_first = candidates["search_first"], candidates["copy_first"]
-    lines += [
-        "",
-        f"One candidate in the search: {searched:.2f} s, in mean over a generation and its stages of "
+    for device, took in sorted(content["candidates"].items()):
+        lines += ["", _candidate({"cpu": "a CPU", "cuda": "a GPU"}[device], took)]
+    return "\n".join([*lines, ""])
+
+
+def _candidate(where: str, took: dict[str, Any]) -> str:
+    stages, searched, copied = took["stages"], took["search"], took["copy"]
+    first, copied_first = took["search_first"], took["copy_first"]
+    return (
+        f"One candidate in the search on {where}: {searched:.2f} s, in mean over a generation and its stages of "
         f"{', '.join(map(str, stages))} tokens. Copied with its masks into the model, and the model run on all "
         f"{stages[-1]}: {copied:.2f} s, {copied / searched:.1f} times as long. On the tokens of the first stage alone: "
-        f"{first:.2f} s and {copied_first:.2f} s, {copied_first / first:.1f} times.",
-    ]
-    return "\n".join([*lines, ""])
+        f"{first:.2f} s and {copied_first:.2f} s, {copied_first / first:.1f} times."
+    )
 
 
 def _base(row: dict[str, Any]) -> str:

@@ -104,7 +104,8 @@ def main(
     def judge() -> float:
         return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity
 
-    file.put("dense_perplexity", judge())
+    if "dense_perplexity" not in file.content:
+        file.put("dense_perplexity", judge())
     for method, recipe in wanted:
         if file.has(method, recipe):
             continue

@@ -65,7 +65,13 @@ def test_mixed_sparsity_marks_the_method(path):
     search = {"search_seconds": 3.0, "evaluations": 6, "evaluations_per_second": 2.0, "keeps": [2, 1]}
     file = QualityFile(path, GPU, PROTOCOL)
     took = {"search": 1.0, "copy": 6.0, "search_first": 1.0, "copy_first": 2.0}
-    for section, value in {"dense_perplexity": 10.0, "threads": 1, "candidates": {"stages": [256]} | took}.items():
+    for section, value in {
+        "dense_perplexity": 10.0,
+        "threads": 1,
+        "candidates": {"cuda": {"stages": [256]} | took},
+    }.items():
         file.put(section, value)
     file.add(row(RECIPES[0], **search) | {"method": "Wanda, MSP"})
-    assert "| Wanda, MSP\\* | 20 |" in msp_table(file.content)
+    found = msp_table(file.content)
+    assert "| Wanda, MSP\\* | 20 |" in found
+    assert "in the search on a GPU: 1.00 s" in found
