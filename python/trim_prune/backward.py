@@ -30,6 +30,7 @@ def backward(capture: Capture, token_ids: Tensor, device: torch.device, watch: W
     """
     if token_ids.shape[1] < 2:
         raise TrimPruneError("a sequence of fewer than 2 tokens predicts nothing", got=f"{token_ids.shape[1]} tokens")
+    _begin(device)
     captured = capture(token_ids)
     home, turns = captured.hidden.device, list(zip(capture.blocks, captured.calls, strict=True))
     hidden = [captured.hidden]
@@ -43,6 +44,14 @@ def backward(capture: Capture, token_ids: Tensor, device: torch.device, watch: W
             torch.autograd.backward(call.run(block.module, inputs, device), gradient.to(device))
         assert inputs.grad is not None
         gradient = inputs.grad
+
+
+def _begin(device: torch.device) -> None:
+    """Autograd works in a thread of its own on a GPU, and cuBLAS warns where it is the first to use the GPU there."""
+    if device.type == "cuda":
+        with torch.enable_grad():
+            one = torch.ones((), device=device, requires_grad=True)
+            (one * one).backward()  # type: ignore[no-untyped-call]
 
 
 def _loss_gradient(capture: Capture, token_ids: Tensor, hidden: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ explain.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, i
     """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
 
     Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic;
-    of half precision on a GPU one more for every ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` columns.
+    on a GPU sqrt(C) / 2 if that is more, and of half precision one more for every ``PRODUCTS_AT_ONCE`` of at most
+    ``PRODUCTS_IN_ALL`` columns.
     """
     got = row_quality(weight, prune_count, inputs, **scoring, backend=backend)
     plain = row_quality(weight, prune_count, inputs, **scoring, backend="reference")
@@ -152,9 +154,9 @@ def check_column_sqnorm(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor
 def check_gram(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:
     """The lower triangle is as near the truth as plain torch in float32 brings it, within a factor of two.
 
-    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; of half precision on a GPU one more for every
-    ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` tokens. Everything else keeps its bits, and ``acc`` itself stays
-    as it is.
+    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; on a GPU sqrt(tokens) / 2 if that is more, and
+    of half precision one more for every ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` tokens. Everything else
+    keeps its bits, and ``acc`` itself stays as it is.
     """
     got = _twin(acc)
     assert gram_(got, x, token_mask=token_mask, backend=backend) is got, "gram_: expected acc back"
@@ -283,11 +285,15 @@ def _truth_and_units(weight: Tensor, dropped: Tensor, inputs: Tensor) -> dict[st
 
 
 def _rounding(factor: Tensor, other: Tensor, products: int) -> float:
-    """What a sum of so many products may be off by, relative to that of their absolute values."""
+    """What a sum of so many products may be off by, relative to that of their absolute values.
+
+    On a GPU one thread may add all of them one after another: n roundings of at most eps / 2 each come to about
+    sqrt(n) eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815). On a CPU they are added in several lanes.
+    """
     on_tensor_cores = factor.is_cuda and factor.dtype == other.dtype != torch.float32
     cut_off = min(products, PRODUCTS_IN_ALL) / PRODUCTS_AT_ONCE if on_tensor_cores else 0
-    roundings = ROUNDINGS_ALLOWED + cut_off
-    return roundings * torch.finfo(torch.float32).eps
+    in_order = math.sqrt(products) / 2 if factor.is_cuda else 0
+    return (max(ROUNDINGS_ALLOWED, in_order) + cut_off) * torch.finfo(torch.float32).eps
 
 
 def _counted(x: Tensor, token_mask: Tensor | None) -> Tensor:
