@@ -21,7 +21,7 @@ def table(content: dict[str, Any]) -> str:
     ]
     for row in content["rows"]:
         base = uniform.get(_base(row))
-        against = f"{row['perplexity'] / base - 1:+.0%}" if base else ""
+        against = f"{row['perplexity'] / base - 1:+.1%}" if base else ""
         lines.append(
             f"| {row['method']}{star(row)} | {row['perplexity']:.0f} | {against} | {''.join(map(str, row['keeps']))} "
             + (

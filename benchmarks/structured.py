@@ -50,6 +50,13 @@ METHODS: Mapping[str, dict[str, Any]] = {
     },
     "mode uniform": {"preset": "slimllm", "mode": "uniform"},
     "mode uniform, repair full": {"preset": "slimllm", "mode": "uniform", "repair": "full"},
+    "mode uniform, obs, repair full": {
+        "preset": "slimllm",
+        "mode": "uniform",
+        "heads": "obs",
+        "channels": "obs",
+        "repair": "full",
+    },
     "magnitude": PLAIN | {"heads": "magnitude", "channels": "magnitude"},
     "Wanda": PLAIN | {"heads": "wanda", "channels": "wanda"},
 }
