@@ -12,8 +12,8 @@ from .errors import TrimPruneError
 from .formats.masks import Masks, count_bits, masks_of
 from .models.discover import find_blocks
 
-WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Parts of a parameter's name that wrappers of a model (DDP, torch.compile, FSDP, checkpointing) put in."""
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer")
+"""Parts of a parameter's name that wrappers (DDP, torch.compile, FSDP, checkpointing, adapters of PEFT) put in."""
 
 
 class KeptZeros:
@@ -115,7 +115,8 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
         zeros.check()
 
     Training changes what is kept only; the masks stay as they are. Works with any optimizer, and with DDP, FSDP2 and
-    other DTensors, torch.compile and activation checkpointing. With the Trainer of transformers, use
+    other DTensors, torch.compile and activation checkpointing. Of a layer with an adapter (PEFT) it keeps the zeros of
+    the layer itself; ``trim-prune merge-lora`` keeps them when the two are added. With the Trainer of transformers, use
     ``trim_prune.integrations.trainer.KeepZeros``.
 
     Args:
@@ -125,7 +126,7 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
             the linears of the blocks now.
 
     Raises:
-        TrimPruneError: later, if the masks do not fit the model.
+        TrimPruneError: there are no masks, or they are no bools; later, if they do not fit the model.
     """
     if masks is None:
         masks = {
@@ -133,6 +134,8 @@ def keep_zeros(model: nn.Module, masks: Masks | Mapping[str, Tensor] | None = No
             for block in find_blocks(model)
             for linear in block.linears
         }
+    if not masks:
+        raise TrimPruneError("there are no masks to keep zeros by", fix="give masks, or a model with linears in blocks")
     return KeptZeros(model, masks if isinstance(masks, Masks) else masks_of(masks, "the masks"))
 
 

@@ -80,6 +80,25 @@ def test_a_parameter_that_is_replaced_is_masked_too(pruned):
     assert (linear.weight == 0).any()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_a_layer_with_an_adapter_keeps_its_own_zeros(pruned):
+    peft = pytest.importorskip("peft", reason="the extra peft is not installed")
+    masks = {f"{name}.weight": ~zero for name, zero in zeros_of(pruned).items()}
+    adapted = peft.get_peft_model(pruned, peft.LoraConfig(r=2, target_modules=["up_proj"]))
+    for zeros in (keep_zeros(adapted), keep_zeros(adapted, masks)):
+        train(adapted, zeros)
+        assert zeros.check() == pytest.approx(0.6, abs=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [({}, "no masks to keep zeros by"), ({"model.layers.0.mlp.up_proj.weight": torch.ones(48, 32)}, "matrix of bools")],
+)
+def test_what_are_no_masks_is_refused_at_once(masks, message, pruned):
+    with pytest.raises(TrimPruneError, match=message):
+        keep_zeros(pruned, masks)
+
+
 def test_masks_of_another_model_are_refused(pruned):
     for kept, message in (
         ({"model.layers.9.mlp.up_proj.weight": torch.ones(48, 32).bool()}, "name weights that the model has not"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from torch import Tensor
 from trim_kernels import pack_bits
 
 from ..errors import TrimPruneError
-from .masks import SHAPE, TRANSPOSED, Masks, pack
+from .masks import SHAPE, TRANSPOSED, Masks, pack, packed_shape
+
+_UNLIKE = (KeyError, TypeError, ValueError, AttributeError)
+"""What comes of a pickle that holds something else."""
 
 
 def open_numpy_masks(path: Path) -> Masks:
@@ -29,13 +34,20 @@ def open_numpy_masks(path: Path) -> Masks:
             transposed = frozenset(name for name in names if name + TRANSPOSED in file.files)
             if any(len(shape) < 2 for shape in shapes.values()):
                 raise ValueError("a shape of fewer than two dimensions")
+            if not names:
+                raise ValueError("no mask in it")
     except (OSError, ValueError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise _unreadable(path, error) from error
 
     def read(name: str) -> Tensor:
-        with np.load(path, allow_pickle=False) as file:
-            bits = np.unpackbits(file[name], axis=-1, count=shapes[name][-1])
-        return pack(torch.from_numpy(bits).bool())
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                packed = file[name]
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise _unreadable(path, error) from error
+        # numpy takes bytes that are missing for zeros, as pruned.
+        _require_bytes(path, name, packed, packed_shape(shapes[name]))
+        return pack(torch.from_numpy(np.unpackbits(packed, axis=-1, count=shapes[name][-1])).bool())
 
     return Masks(str(path), shapes, read, transposed)
 
@@ -55,15 +67,29 @@ def open_script_masks(path: Path) -> Masks:
             for name, info in linears.items()
         }
         shapes = {name: (int(info["shape"][0]), int(info["shape"][1])) for name, info in places.items()}
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        packed = {name: masks[info["mask_key"]].numpy() for name, info in places.items()}
+        if not packed:
+            raise ValueError("no mask in it")
+    except (*_UNLIKE, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise _unreadable(path, error) from error
 
     def read(name: str) -> Tensor:
         rows, columns = shapes[name]
-        bits = np.unpackbits(masks[places[name]["mask_key"]].numpy(), count=rows * columns)
+        _require_bytes(path, name, packed[name], (ceil(rows * columns / 8),))
+        bits = np.unpackbits(packed[name], count=rows * columns)
         return pack_bits(torch.from_numpy(bits == 0).view(rows, columns))
 
     return Masks(str(path), shapes, read)
+
+
+def _require_bytes(path: Path, name: str, packed: np.ndarray, shape: tuple[int, ...]) -> None:
+    if packed.dtype != np.uint8 or packed.shape != shape:
+        raise TrimPruneError(
+            "a mask has not the bytes of its shape",
+            where=f"{path}, {name}",
+            expected=f"uint8 {list(shape)}",
+            got=f"{packed.dtype} {list(packed.shape)}",
+        )
 
 
 def _unreadable(path: Path, error: Exception) -> TrimPruneError:

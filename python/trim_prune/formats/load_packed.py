@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from ..errors import TrimPruneError
+from ..models.load import STRUCTURE_FILE
+from ..structured.ragged import give_sizes
 from .packed import open_packed
 
 
@@ -27,7 +29,12 @@ def load_packed(folder: Path, device: torch.device) -> Any:
             where=str(folder),
             got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
         ) from error
-    renamings, prefix, known = _renamings(model), model.base_model_prefix, set(model.state_dict())
+    # Such a folder's weights have the names that they have in memory.
+    ragged = (folder / STRUCTURE_FILE).is_file()
+    if ragged:
+        give_sizes(model, folder)
+    renamings = [] if ragged else _renamings(model)
+    prefix, known = model.base_model_prefix, set(model.state_dict())
     for shard in packed.contents.shards:
         for name, tensor in packed.tensors(shard, device):
             for renaming in renamings:

@@ -229,6 +229,14 @@ def count_bits(bits: Tensor) -> int:
 
 def masks_of(kept: Mapping[str, Tensor], where: str) -> Masks:
     """Masks from bools [R, C] by weight name."""
+    for name, mask in kept.items():
+        if mask.dtype != torch.bool or mask.ndim < 2:
+            raise TrimPruneError(
+                "a mask is not a matrix of bools",
+                where=f"{where}, {name}",
+                expected="bool [R, C], True = kept",
+                got=f"{str(mask.dtype).removeprefix('torch.')} {list(mask.shape)}",
+            )
     return Masks(where, {name: tuple(mask.shape) for name, mask in kept.items()}, lambda name: pack(kept[name]))
 
 

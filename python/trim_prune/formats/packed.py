@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 
 from trim_kernels import pack_bits, unpack_values
@@ -18,7 +19,7 @@ from ..models.load import PACKED_FILE
 from ..options import Strict
 from ..pattern import Keep, Pattern
 from .files import open_tensors, read_about
-from .indices import unpack_indices
+from .indices import index_bits, unpack_indices
 from .masks import Masks, packed_shape
 
 PACKED_FORMAT = "trim-prune-packed"
@@ -68,6 +69,12 @@ class Contents(Strict):
     shards: dict[FileName, FileName]
     tensors: dict[str, PackedTensor]
     transposed: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _known(self) -> Contents:
+        if unknown := sorted(set(self.transposed) - self.tensors.keys()):
+            raise ValueError(f"transposed names {unknown[0]}, which is not among the tensors")
+        return self
 
     def json_text(self) -> str:
         """As the file has it; what the first version does not know is left out where it says nothing."""
@@ -119,10 +126,19 @@ class PackedFolder:
         packed = self.contents.tensors[name]
         pattern = packed.pattern
         if pattern is None:
-            mask: Tensor = file.get_tensor(name + MASK).to(device)
-            return mask
-        indices = file.get_tensor(name + INDICES).to(device)
+            mask = self._bytes(file, name + MASK, packed_shape(packed.shape))
+            return mask.to(device)
+        rows, columns = prod(packed.shape[:-1]), packed.shape[-1]
+        width = (pattern.of_row(columns) * index_bits(pattern) + 7) // 8
+        indices = self._bytes(file, name + INDICES, (rows, width)).to(device)
         return pack_bits(unpack_indices(indices, pattern, packed.shape[-1])).view(packed_shape(packed.shape))
+
+    def _bytes(self, file: Any, key: str, shape: tuple[int, ...]) -> Tensor:
+        found: Tensor = file.get_tensor(key)
+        if found.dtype != torch.uint8 or tuple(found.shape) != shape:
+            got = f"{str(found.dtype).removeprefix('torch.')} {list(found.shape)}"
+            raise _damaged(self.folder, f"{key}: {got} in place of uint8 {list(shape)}")
+        return found
 
 
 def open_packed(folder: Path) -> PackedFolder:

@@ -24,6 +24,8 @@ class _Scored(BasePruningMethod):
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """Of lowest abs(t) * column_scale first; what is pruned already goes before all else, and counts."""
+        if t.ndim < 2:
+            raise ValueError(f"parameter: expected two dimensions or more, got {list(t.shape)}")
         weight = t.detach().flatten(1)
         pruned = default_mask.flatten(1) == 0
         if bool(pruned.any()):

@@ -62,6 +62,11 @@ def without_weights(folder: Path, name: str, *, trust_remote_code: bool) -> nn.M
         raise TrimPruneError(
             "transformers cannot make this model", where=name, got=f"{type(error).__name__}: {error}"
         ) from error
+    if (folder / STRUCTURE_FILE).is_file():
+        # Here: it needs modules that need this one.
+        from ..structured.ragged import give_sizes
+
+        give_sizes(model, folder)
     return model
 
 

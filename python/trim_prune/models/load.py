@@ -130,7 +130,8 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
     except Exception as error:
         raise _unreadable("model", error, source.folder) from error
     if not hold and store is None:
-        notes.append("the whole model is held in memory: transformers converts its weights while it loads them")
+        why = "its files are special" if special else "transformers converts its weights while it loads them"
+        notes.append(f"the whole model is held in memory: {why}")
     if model.dtype != first:
         notes.append("the model is stored in float16 and computed in float32, as the device is the CPU")
     if (Path(folder) / PACKED_FILE).is_file():
@@ -141,16 +142,16 @@ def _load_folder(source: Source, dtype: str, device: torch.device, trust_remote_
 
 def _held(folder: Path, config: Any, dtype: str, trust_remote_code: bool) -> Any:
     """A model in memory as a whole."""
-    if (folder / STRUCTURE_FILE).is_file():
-        # Here: it needs this module.
-        from ..structured.ragged import load_ragged
-
-        return load_ragged(folder, config, compute_dtype(dtype))
+    # Here: these need this module. A packed folder has the structure.json of the folder that it was made from.
     if (folder / PACKED_FILE).is_file():
         from ..formats.load_packed import load_packed
 
         model, compute = load_packed(folder, torch.device("cpu")), compute_dtype(dtype)
         return model if compute is None else model.to(compute)
+    if (folder / STRUCTURE_FILE).is_file():
+        from ..structured.ragged import load_ragged
+
+        return load_ragged(folder, config, compute_dtype(dtype))
     return auto_class(config).from_pretrained(
         folder,
         config=config,

@@ -83,9 +83,22 @@ def load_ragged(folder: Path, config: Any, dtype: torch.dtype | None) -> Any:
     from accelerate import init_empty_weights
     from transformers import GenerationConfig
 
-    structure = _read(folder / STRUCTURE_FILE)
     with init_empty_weights():
         model: Any = auto_class(config).from_config(config)
+    give_sizes(model, folder)
+    _fill(model, folder, dtype)
+    if (folder / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def give_sizes(model: Any, folder: Path) -> None:
+    """Give the blocks of a model without weights the sizes that the folder's structure.json names.
+
+    Raises:
+        TrimPruneError: structure.json is not what it should be, or does not fit the model.
+    """
+    structure = _read(folder / STRUCTURE_FILE)
     blocks = find_blocks(model)
     if len(blocks) != len(structure.blocks):
         raise TrimPruneError(
@@ -95,11 +108,7 @@ def load_ragged(folder: Path, config: Any, dtype: torch.dtype | None) -> Any:
             got=f"those of {len(structure.blocks)}",
         )
     for block, sizes in zip(blocks, structure.blocks, strict=True):
-        _resize(block, config, sizes)
-    _fill(model, folder, dtype)
-    if (folder / GENERATION_FILE).is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-    return model
+        _resize(block, model.config, sizes)
 
 
 def _read(file: Path) -> Structure:

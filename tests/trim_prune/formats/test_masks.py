@@ -108,6 +108,52 @@ def test_what_trims_script_saves_is_read(is_opt, tmp_path):
     assert torch.equal(found.kept(weight), ~pruned)
 
 
+def test_masks_with_too_few_bytes_are_refused(tmp_path):
+    export_masks(masks_of(random_masks(), "here"), tmp_path / "masks.npz")
+    with np.load(tmp_path / "masks.npz") as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "short.npz", **(arrays | {"a.0.weight": arrays["a.0.weight"][:, :-1]}))
+    np.savez(tmp_path / "wide.npz", **(arrays | {"a.0.weight": arrays["a.0.weight"].astype(np.int64)}))
+    layers = {"0": {"fc1": {"shape": [5, 13], "mask_key": "key"}}}
+    script = {"metadata": {"is_opt": False, "layer_info": layers}, "masks": {"key": torch.zeros(8, dtype=torch.uint8)}}
+    torch.save(script, tmp_path / "short.pkl")
+    for file in ("short.npz", "wide.npz", "short.pkl"):
+        with pytest.raises(TrimPruneError, match="a mask has not the bytes of its shape"):
+            list(open_masks(tmp_path / file).values())
+        with pytest.raises(TrimPruneError, match="a mask has not the bytes of its shape"):
+            export_masks(open_masks(tmp_path / file), tmp_path / "out.npz")
+        assert not (tmp_path / "out.npz").exists()
+
+
+def test_a_damaged_member_of_an_archive_is_told(tmp_path):
+    export_masks(masks_of(random_masks(), "here"), tmp_path / "masks.npz")
+    content = bytearray((tmp_path / "masks.npz").read_bytes())
+    with np.load(tmp_path / "masks.npz") as file:
+        at = content.index(file["a.0.weight"].tobytes())
+    content[at] ^= 255
+    (tmp_path / "masks.npz").write_bytes(content)
+    with pytest.raises(TrimPruneError, match=r"no masks can be read(.|\n)*CRC"):
+        list(open_masks(tmp_path / "masks.npz").values())
+
+
+def test_what_is_no_mask_is_refused(tmp_path):
+    np.savez(tmp_path / "empty.npz")
+    torch.save({"metadata": {"is_opt": False, "layer_info": {}}, "masks": {}}, tmp_path / "empty.pkl")
+    lost = {"is_opt": False, "layer_info": {"0": {"fc1": {"shape": [5, 13], "mask_key": "key"}}}}
+    torch.save({"metadata": lost, "masks": {}}, tmp_path / "lost.pkl")
+    for file in ("empty.npz", "empty.pkl", "lost.pkl"):
+        with pytest.raises(TrimPruneError, match="no masks can be read"):
+            open_masks(tmp_path / file)
+    with pytest.raises(TrimPruneError, match="a mask is not a matrix of bools"):
+        masks_of({"a": torch.ones(2, 3)}, "here")
+
+
+def test_a_file_in_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "text.txt").write_text("no folder")
+    with pytest.raises(TrimPruneError, match="the output cannot be written"):
+        export_masks(masks_of(random_masks(), "here"), tmp_path / "text.txt" / "masks.npz")
+
+
 class Harmful:
     def __reduce__(self):
         return (pytest.fail, ("code of a pickle was run",))

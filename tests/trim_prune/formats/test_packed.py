@@ -228,6 +228,7 @@ def change(folder, **changed):
         ({"format": "else"}, "not a file of the format trim-prune-packed"),
         ({"version": 3}, "has a version that this trim_prune does not read(.|\n)*pip install --upgrade"),
         ({"tensors": 3}, "damaged(.|\n)*tensors"),
+        ({"transposed": ["x"]}, "damaged(.|\n)*transposed names x, which is not among the tensors"),
         ({"shards": {"packed-a.safetensors": "a.safetensors"}}, "damaged(.|\n)*without packed-a.safetensors"),
         ({"shards": {"packed-model.safetensors": "../model.safetensors"}}, "damaged(.|\n)*shards"),
     ],
@@ -244,6 +245,10 @@ def test_damaged_shards(packed, tmp_path):
     name = "model.layers.0.mlp.up_proj.weight:values"
     save_file(tensors | {name: tensors[name][1:].clone()}, shard)
     with pytest.raises(TrimPruneError, match=r"damaged(.|\n)*up_proj.weight: values: expected \d+, one for each kept"):
+        trim_prune.load(packed)
+    mask = name.replace(":values", ":mask")
+    save_file(tensors | {mask: tensors[mask].flatten()}, shard)
+    with pytest.raises(TrimPruneError, match=r"damaged(.|\n)*up_proj.weight:mask: uint8 \[\d+\] in place of uint8"):
         trim_prune.load(packed)
     save_file({key: tensor for key, tensor in tensors.items() if "up_proj" not in key}, shard)
     with pytest.raises(TrimPruneError, match=r"does not name(.|\n)*up_proj.weight(.|\n)*trim-prune unpack"):

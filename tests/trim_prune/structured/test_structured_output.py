@@ -18,6 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import trim_prune
 from trim_prune import StructuredRecipe, TrimPruneError, load, load_model, prune
+from trim_prune.formats.convert import pack_model
+from trim_prune.formats.sources import open_masks
 from trim_prune.models.load import LoadedModel, Source
 from trim_prune.models.staging import output_folder
 from trim_prune.structured import check, run
@@ -96,6 +98,27 @@ def test_masked_and_ragged_compute_the_same_where_the_repair_is(tokenizer, text,
     masked, ragged = results
     assert [part.kept for part in masked.parts] == [part.kept for part in ragged.parts]
     torch.testing.assert_close(logits_of(masked.model), logits_of(ragged.model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("no_check")
+def test_what_works_on_a_folder_works_where_blocks_have_sizes_of_their_own(tokenizer, text, tmp_path, invoke):
+    recipe = StructuredRecipe.build(RECIPE | {"mode": "ragged"})
+    smaller = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer, out=tmp_path / "smaller")
+    code, printed, _ = invoke("describe", tmp_path / "smaller", "--json")
+    assert code == 0
+    assert json.loads(printed)["parameters"] == smaller.parameters.pruned
+    chosen = {"score": "magnitude", "rows": "uniform", "sparsity": 0.6}
+    sparse = prune(tmp_path / "smaller", chosen, out=tmp_path / "sparse")
+    assert "its files are special" in " ".join(sparse.warnings)
+    written = dict(open_masks(tmp_path / "sparse"))
+    (tmp_path / "sparse" / "masks.safetensors").unlink()
+    by_zeros = dict(open_masks(tmp_path / "sparse"))
+    assert written.keys() == by_zeros.keys()
+    assert all(torch.equal(by_zeros[name], mask) for name, mask in written.items())
+    pack_model(tmp_path / "sparse", tmp_path / "packed")
+    dense, packed = load(tmp_path / "sparse"), load(tmp_path / "packed")
+    assert torch.equal(logits_of(packed), logits_of(dense))
+    assert not torch.equal(logits_of(dense), logits_of(smaller.model))
 
 
 @pytest.mark.usefixtures("no_check")
