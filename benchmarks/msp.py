@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 
@@ -28,6 +27,7 @@ from benchmarks.result_file import FOLDER, slug
 from trim_prune import Event, Recipe, load_model, perplexity, prune
 from trim_prune.cli.quiet import quiet_libraries
 from trim_prune.demo import find_model
+from trim_prune.memory import BodyPeak
 from trim_prune.models.device import choose_device
 from trim_prune.msp.levels import search_score
 
@@ -48,7 +48,11 @@ METHODS: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One pruned model; ``seconds`` of the sequential prune alone, ``keeps`` of each block."""
+    """One pruned model.
+
+    ``seconds`` of the sequential prune alone, ``keeps`` of each block; ``memory``: the most bytes in use, of the process
+    or on the GPU, while the row was made, search included where it was not an earlier row's.
+    """
 
     method: str
     recipe: dict[str, Any]
@@ -61,6 +65,7 @@ class Row:
     evaluations: int
     evaluations_per_second: float
     keeps: list[int]
+    memory: int | None
 
 
 def main(
@@ -106,7 +111,6 @@ def main(
 
     if "dense_perplexity" not in file.content:
         file.put("dense_perplexity", judge())
-    file.put("threads", torch.get_num_threads())
     ledger = Ledger()
     with tempfile.TemporaryDirectory() as cache:
         # A search found in the user's cache would seem to take no time. Rows share theirs, which the ledger knows.
@@ -115,7 +119,8 @@ def main(
             if file.has(method, recipe):
                 continue
             loaded.model.load_state_dict(dense)
-            result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer, on_event=ledger)
+            with BodyPeak(device) as peak:
+                result = prune(loaded.model, recipe, calibration, tokenizer=loaded.tokenizer, on_event=ledger)
             found = judge()
             row = Row(
                 method=method,
@@ -126,6 +131,7 @@ def main(
                 ratio_to_dense=found / file.content["dense_perplexity"],
                 **ledger.row(recipe, result.timings),
                 keeps=_keeps(result.linears),
+                memory=peak.bytes,
             )
             file.add(asdict(row))
             console.print(f"{method}: {found:.2f} (search {row.search_seconds:.0f} s)", highlight=False)

@@ -76,6 +76,7 @@ def measure_candidates(loaded: Any, recipe: Recipe, text: list[str]) -> dict[str
         for ids in (held_out, held_out[: sequences_wanted(options.stages[:1], recipe.seqlen)])
     ]
     return {
+        "threads": torch.get_num_threads(),
         "stages": list(options.stages),
         "search": sum(seconds for *_, seconds in later) / children,
         "search_first": sum(seconds for _, seconds in begun) / children,

@@ -54,9 +54,9 @@ class QualityFile:
         return any((row["method"], build_recipe(row["recipe"])) == (method, recipe) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Add a row to the file, with the device and the commit that it was measured by."""
+        """Add a row to the file, with what it was measured by."""
         with self._changed():
-            self.rows.append(row | {name: self._machine[name] for name in ("device", "commit")})
+            self.rows.append(row | {name: self._machine[name] for name in ("device", "threads", "commit")})
 
     @contextmanager
     def _changed(self) -> Iterator[None]:

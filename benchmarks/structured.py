@@ -41,6 +41,8 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "heads by magnitude": {"preset": "slimllm", "heads": "magnitude"},
     "heads without swaps": {"preset": "slimllm", "pearson": {"swaps": False}},
     "channels without directions": {"preset": "slimllm", "feature": {"weighting": False}},
+    "lowest 1% of channels stay": {"preset": "slimllm", "feature": {"keep_lowest": 0.01}},
+    "channel terms alike": {"preset": "slimllm", "feature": {"normalise": True}},
     "heads stay": {"preset": "slimllm", "heads": "none"},
     "obs, repair full": {
         "preset": "slimllm",
@@ -149,7 +151,6 @@ def main(
         dense, long_dense = judge(loaded.model)
         file.put("dense_perplexity", dense)
         file.put("dense_long_perplexity", long_dense)
-    file.put("threads", torch.get_num_threads())
     for method, recipe in wanted:
         if file.has(method, recipe):
             continue

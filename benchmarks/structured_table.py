@@ -17,7 +17,7 @@ def table(content: dict[str, Any]) -> str:
     lines = [
         f"{protocol['model']}, dense {content['dense_perplexity']:.2f} and {content['dense_long_perplexity']:.2f}: "
         f"perplexity on {protocol['windows']} x {short} and {protocol['long_windows']} x {long} tokens of "
-        f"{protocol['text']}, computed in {protocol['dtype']}; {content['threads']} threads.",
+        f"{protocol['text']}, computed in {protocol['dtype']}.",
         "In brackets: times the dense perplexity. Speed: tokens a second when decoding, as a multiple of the dense "
         "model in bursts that take turns. Error: mean square of what the outputs of pruned parts lack on the "
         f"calibration text, as a share, before and after repair. Memory: beyond the model.{stars(rows)}",
@@ -32,8 +32,8 @@ def table(content: dict[str, Any]) -> str:
             f"tokens.{published}",
             "",
             f"| method | perplexity, {short} | perplexity, {long} | parameters kept | KV groups | channels | error | "
-            "speed | prune | memory |",
-            "|---" * 10 + "|",
+            "speed | prune | memory | threads |",
+            "|---" * 11 + "|",
         ]
         lines += [_line(row) for row in chosen]
     return "\n".join([*lines, ""])
@@ -53,6 +53,7 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['speedup']:.2f}",
         f"{row['seconds']:.0f} s",
         f"{row['memory'] / 2**20:.0f} MiB",
+        str(row["threads"]),
     ]
     return f"| {' | '.join(cells)} |"
 
