@@ -50,8 +50,8 @@ METHODS: Mapping[str, dict[str, Any]] = {
 class Row:
     """One pruned model.
 
-    ``seconds`` of the sequential prune alone, ``keeps`` of each block; ``memory``: the most bytes in use, of the process
-    or on the GPU, while the row was made, search included where it was not an earlier row's.
+    ``seconds`` of the sequential prune alone, ``keeps`` of each block; ``memory``: the most bytes that the process, or
+    the GPU, had in use while the row was made, search included where it was not an earlier row's.
     """
 
     method: str
