@@ -33,7 +33,7 @@ def table(content: dict[str, Any]) -> str:
             + f"| {row['seconds']:.0f} s | {row['threads']} | {_memory(row)} |"
         )
     for device, took in sorted(content["candidates"].items()):
-        where = f"a CPU, {took['threads']} threads" if device == "cpu" else "a GPU"
+        where = f"a CPU (threads: {took['threads']})" if device == "cpu" else "a GPU"
         lines += ["", _candidate(where, took)]
     return "\n".join([*lines, ""])
 
