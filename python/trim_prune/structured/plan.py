@@ -71,9 +71,8 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     _refuse_experts(blocks)
     parts = [find_parts(block, model.config) for block in blocks]
     heads, notes = recipe.heads != "none", [f"mode {recipe.mode}: {MEANING[recipe.mode]}"]
-    if heads:
-        for each in parts:
-            _refuse_one_group(each.attention)
+    if heads and all(each.attention.units == 1 for each in parts):
+        raise _one_group(parts[0].attention)
     can_stay = cache(partial(groups_can_stay, model, parts))
     if recipe.mode == "uniform":
         _refuse_unlike(parts)
@@ -173,16 +172,15 @@ def _refuse_not_finite(parts: list[BlockParts]) -> None:
                 raise TrimPruneError("NaN or infinity in the weights of a linear", where=f"{part.where}, {name}")
 
 
-def _refuse_one_group(attention: Part) -> None:
-    if attention.units == 1:
-        raise TrimPruneError(
-            "heads cannot go: all queries of a block read one key and value head (multi-query attention), which is the "
-            "smallest unit that can go",
-            where=attention.where,
-            expected="at least 2 KV groups",
-            got=f"1, with {attention.heads} query heads",
-            fix="heads: none prunes channels only",
-        )
+def _one_group(attention: Part) -> TrimPruneError:
+    return TrimPruneError(
+        "heads cannot go: in every block all queries read one key and value head (multi-query attention), which is the "
+        "smallest unit that can go",
+        where=attention.where,
+        expected="at least 2 KV groups in a block",
+        got=f"1 in all, here with {attention.heads} query heads",
+        fix="heads: none prunes channels only",
+    )
 
 
 def _refuse_unlike(parts: list[BlockParts]) -> None:

@@ -250,6 +250,19 @@ def test_a_ragged_folder_is_evaluated_and_pruned_again_like_any_other(ragged, te
     assert torch.equal(logits_of(load(tmp_path / "sparse")), logits_of(again.model))
 
 
+@pytest.mark.usefixtures("no_check")
+def test_a_block_with_one_kv_group_left_keeps_it_and_others_lose_theirs(ragged, text, tmp_path):
+    again = prune(ragged, RECIPE | {"params": 0.8}, [text], out=tmp_path / "again")
+    groups = [
+        [block["kv_groups"] for block in json.loads((folder / "structure.json").read_text())["blocks"]]
+        for folder in (ragged, tmp_path / "again")
+    ]
+    assert groups == [[2, 1], [1, 1]]
+    assert torch.equal(logits_of(load(tmp_path / "again")), logits_of(again.model))
+    with pytest.raises(TrimPruneError, match=r"in every block(.|\n)*multi-query attention(.|\n)*1 in all"):
+        prune(tmp_path / "again", RECIPE, [text])
+
+
 def test_transformers_refuses_a_ragged_folder(ragged):
     with pytest.raises(RuntimeError, match=r"size|shape|mismatch"):
         AutoModelForCausalLM.from_pretrained(ragged)
