@@ -19,7 +19,8 @@ def print_structured(console: Console, result: StructuredResult) -> None:
     table.add_row("dense", str(parameters.dense), "")
     if parameters.target is not None:
         table.add_row("asked to stay", str(parameters.target), f"{parameters.target / parameters.dense:.6f}")
-    table.add_row("pruned", str(parameters.pruned), f"{parameters.share:.6f}")
+    kept = "not zero" if result.recipe.mode == "masked" else "pruned"
+    table.add_row(kept, str(parameters.kept), f"{parameters.share:.6f}")
     console.print(table)
     lines = []
     for kind, unit in UNITS.items():

@@ -100,7 +100,8 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     if recipe.kept_share is not None:
         stay = round(recipe.kept_share * parameters)
         wanted = parameters - stay
-        notes.append(f"{stay} of {parameters} parameters are to stay; embeddings count, tied ones once")
+        verb = "are not to be zero" if recipe.mode == "masked" else "are to stay"
+        notes.append(f"{stay} of {parameters} parameters {verb}; embeddings count, tied ones once")
     counts = _known_counts(recipe, blocks, parts, wanted, limits, can_stay)
     if counts is not None and recipe.mode == "uniform":
         _refuse_unspeakable(model, parts, counts)

@@ -95,6 +95,9 @@ def test_masked_and_ragged_compute_the_same_where_the_repair_is(tokenizer, text,
         results.append(prune(make_model(family), recipe, [text], tokenizer=tokenizer))
     masked, ragged = results
     assert [part.kept for part in masked.parts] == [part.kept for part in ragged.parts]
+    not_zero = sum(int(parameter.count_nonzero()) for parameter in masked.model.parameters())
+    assert masked.parameters.kept == not_zero == ragged.parameters.kept == ragged.parameters.pruned
+    assert masked.parameters.share == ragged.parameters.share < 1
     torch.testing.assert_close(logits_of(masked.model), logits_of(ragged.model), rtol=1e-4, atol=1e-4)
 
 
