@@ -95,7 +95,8 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     }
     parameters = count_parameters(model)
     cap = CAP if recipe.cap is None else recipe.cap
-    limits = Limits(cap, (recipe.head_share or 1.0) if heads else 0.0, added, parameters)
+    head_share = (recipe.head_share or 1.0) if heads else 0.0
+    limits = Limits(cap, head_share, added, parameters, _more(recipe, parts, heads=heads))
     wanted = None
     if recipe.kept_share is not None:
         stay = round(recipe.kept_share * parameters)
@@ -110,6 +111,19 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         if counts[parts[0].attention] and (caution := HEADS_BY_WIDTH.get(str(getattr(model.config, "model_type", "")))):
             notes.append(caution)
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
+
+
+def _more(recipe: StructuredRecipe, parts: list[BlockParts], *, heads: bool) -> list[str]:
+    """What would let more go, beside a higher cap; ``heads``: whether they go."""
+    more = []
+    if recipe.layers == "cosine" and recipe.cosine.blocks < 1:
+        more.append("raise cosine.blocks")
+    if recipe.layers == "table":
+        more.append("raise the ratios of the table")
+    if not heads and any(each.attention.units > 1 for each in parts):
+        # A configuration that has no word for fewer heads is no matter there.
+        more.append("let heads go as well" + (", in mode: ragged" if recipe.mode == "uniform" else ""))
+    return more
 
 
 def _known_counts(

@@ -47,7 +47,8 @@ def test_masked_mode_tells_what_is_not_zero(invoke, llama_folder, text_file, tmp
 
 BAD = {
     "no target": (["--preset", "slimllm"], "nothing says how much goes", "params: 0.8"),
-    "both kinds": (["--params", 0.8, "--sparsity", 0.5], "unknown key 'sparsity'"),
+    "both kinds": (["--params", 0.8, "--sparsity", 0.5], "sparsity, with", "got:      sparsity: 0.5, params: 0.8"),
+    "a preset of the other kind": (["--params", 0.8, "--preset", "wanda"], "or sizes, with preset slimllm, smaller"),
     "an option of the other kind": (["--params", 0.8, "--rows", "trim"], "unknown key 'rows'"),
     "a mode without params": (["--sparsity", 0.5, "--mode", "uniform"], "unknown key 'mode'"),
     "too much": (["--ratio", 0.7], "out of reach", "of 32032 parameters stay"),
