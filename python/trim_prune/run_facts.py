@@ -137,7 +137,8 @@ class _Parameters(_Open):
     dense: int
     pruned: int
     target: int | None
-    share: float
+    kept: int | None = None
+    share: float | None
 
 
 class _Part(_Open):
@@ -172,6 +173,16 @@ class _StructuredRun(_Run):
     cosines: list[float] | None
     speed: _Speed
     check: _Check | None
+
+    @model_validator(mode="after")
+    def _with_kept(self) -> _StructuredRun:
+        # Earlier versions did not note it, and a share of 1 in masked mode.
+        found = self.parameters
+        if found.kept is None and self.recipe.mode == "masked":
+            found.share = None
+        elif found.kept is None:
+            found.kept = found.pruned
+        return self
 
 
 def read_facts(folder: Path) -> Facts:

@@ -19,7 +19,8 @@ def print_structured(console: Console, result: StructuredResult) -> None:
     table.add_row("dense", str(parameters.dense), "")
     if parameters.target is not None:
         table.add_row("asked to stay", str(parameters.target), f"{parameters.target / parameters.dense:.6f}")
-    table.add_row("pruned", str(parameters.pruned), f"{parameters.share:.6f}")
+    kept = "not zero" if result.recipe.mode == "masked" else "pruned"
+    table.add_row(kept, str(parameters.kept), f"{parameters.share:.6f}")
     console.print(table)
     lines = []
     for kind, unit in UNITS.items():
@@ -41,9 +42,13 @@ def print_structured(console: Console, result: StructuredResult) -> None:
 
 
 def _sizes(parts: Sequence[PartResult]) -> str:
-    counts = sorted(len(part.kept) for part in parts)
-    kept = str(counts[0]) if counts[0] == counts[-1] else f"{counts[0]} to {counts[-1]}"
-    return f"{kept} of {parts[0].units}"
+    kept, whole = ([len(part.kept) for part in parts], [part.units for part in parts])
+    return f"{_range(kept)} of {_range(whole)}"
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _errors(parts: Sequence[PartResult]) -> str:

@@ -47,7 +47,9 @@ def _head(forecast: Forecast) -> list[str]:
     if forecast.shrinking is not None:
         found = forecast.shrinking
         aim = "exactly" if found.left_open is None else f"within a channel; {found.left_open}"
-        lines.append(f"{found.stay} of {found.parameters} parameters stay ({found.stay / found.parameters:.4%}), {aim}")
+        verb = "are not zero" if found.mode == "masked" else "stay"
+        share = found.stay / found.parameters
+        lines.append(f"{found.stay} of {found.parameters} parameters {verb} ({share:.4%}), {aim}")
         lines.append(f"mode {found.mode}: {found.loads}")
     if forecast.sequences:
         lines.append(

@@ -23,7 +23,8 @@ LEFT_OPEN = "the sizes of the blocks follow from cosines, which the run measures
 class Shrinking:
     """How a model becomes smaller.
 
-    ``stay`` of ``parameters``: exactly, where the sizes are known; else what is aimed at, within one channel.
+    ``stay`` of ``parameters``, or are not zero in masked mode: exactly, where the sizes are known; else what is aimed
+    at, within one channel.
     ``sizes``: of each block what stays of what, by part; empty where ``left_open`` says why. ``loads``: what the mode
     means for loading.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .run import Run
-from .structured import KINDS, totals
+from .structured import KINDS, kept_of, totals
 from .structured_page import check_words
 from .structured_words import structured_honest, structured_title, structured_words
 from .words import honest_words, recipe_words
@@ -62,16 +62,17 @@ def _of_weights(run: Run, derived: Mapping[str, Any]) -> About:
 
 def _of_structured(run: Run, derived: Mapping[str, Any]) -> About:
     facts, parameters = run.facts, run.facts["parameters"]
-    rows = [f"| all parameters | {parameters['share']:.6f} | {parameters['pruned']} of {parameters['dense']} |"]
+    masked, share = facts["recipe"]["mode"] == "masked", parameters["share"]
+    rows = [f"| all parameters | {'—' if share is None else f'{share:.6f}'} | {kept_of(parameters)} |"]
     for kind, units in KINDS.items():
         kept, whole = totals(derived, kind)
         if whole:
             rows.append(f"| {units} of all blocks | {kept / whole:.6f} | {kept} of {whole} |")
     return About(
         title=structured_title(facts),
-        what="whole heads and channels at zero" if facts["recipe"]["mode"] == "masked" else "fewer heads and channels",
+        what="whole heads and channels at zero" if masked else "fewer heads and channels",
         words=[*structured_words(facts), check_words(facts)],
-        table=["| share that stays of | | count |", "|---|---|---|", *rows],
+        table=[f"| share that {'is not zero' if masked else 'stays'} of | | count |", "|---|---|---|", *rows],
         honest=structured_honest(facts, derived["bytes"]),
         tags=[],
         files="run.json has the recipe, and of every part of a block what stays and what its output lacks.",

@@ -77,7 +77,7 @@ def run_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
         name, found = run["name"], comparison["overlaps"].get(run["name"])
         known = [value for value in (found or {}).values() if value is not None]
         if comparison["structured"]:
-            own = [_structured_recipe(run["recipe"]), f"{run['share']:.4%}", f"{run['speed']:.2f} times"]
+            own = [_structured_recipe(run["recipe"]), _share(run["share"], 4), f"{run['speed']:.2f} times"]
         else:
             own = [_recipe(run["recipe"]), f"{run['sparsity']:.4%}"]
         rows.append(
@@ -148,5 +148,5 @@ def _seconds(value: float | None) -> str:
     return "—" if value is None else f"{value:.1f} s"
 
 
-def _share(value: float | None) -> str:
-    return "—" if value is None else f"{value:.2%}"
+def _share(value: float | None, digits: int = 2) -> str:
+    return "—" if value is None else f"{value:.{digits}%}"

@@ -30,6 +30,16 @@ def derive_structured(run: Run) -> dict[str, Any]:
     return {"blocks": blocks, "bytes": {"weights": weight_bytes(run.folder)}}
 
 
+def kept_verb(facts: Mapping[str, Any]) -> str:
+    """What is said of the parameters that are kept."""
+    return "are not zero" if facts["recipe"]["mode"] == "masked" else "stay"
+
+
+def kept_of(parameters: Mapping[str, Any]) -> str:
+    """How many parameters are kept, of how many; a dash where an earlier version did not note it."""
+    return f"{'—' if parameters['kept'] is None else parameters['kept']} of {parameters['dense']}"
+
+
 def totals(derived: Mapping[str, Any], kind: str) -> tuple[int, int]:
     """How many units of a kind stay in all blocks together, of how many."""
     parts = [block["parts"][kind] for block in derived["blocks"] if kind in block["parts"]]

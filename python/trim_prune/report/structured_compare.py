@@ -29,7 +29,7 @@ def structured_facts(run: Run) -> dict[str, Any]:
     return {
         "recipe": {key: recipe[key] for key in ("mode", "layers", "heads", "channels", "repair")},
         "share": facts["parameters"]["share"],
-        "parameters": facts["parameters"]["pruned"],
+        "parameters": facts["parameters"]["kept"],
         "speed": facts["speed"]["pruned"] / facts["speed"]["dense"],
         "fallbacks": sum(bool(part["steps"]) for part in facts["parts"]),
         "blocks": [

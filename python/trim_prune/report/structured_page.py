@@ -9,7 +9,7 @@ from ..describe import ranges
 from . import structured_plots as plots
 from .evaluated import perplexities
 from .run import Run
-from .structured import KINDS, totals
+from .structured import KINDS, kept_of, kept_verb, totals
 from .structured_words import structured_title
 from .words import duration, peak
 
@@ -58,19 +58,19 @@ def check_words(facts: Mapping[str, Any]) -> str:
 def _cards(run: Run, derived: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     facts, parameters, speed = run.facts, run.facts["parameters"], run.facts["speed"]
     dense, pruned = perplexities(run.evaluations)
-    asked = parameters["target"]
+    asked, verb = parameters["target"], kept_verb(facts)
     before = "dense not measured" if dense is None else f"dense {dense:.2f}"
     cards = [
         (
-            "of the parameters stay",
-            f"{parameters['share']:.4%}",
-            f"{parameters['pruned']} of {parameters['dense']}" + ("" if asked is None else f", asked: {asked}"),
+            f"of the parameters {verb}",
+            "—" if parameters["share"] is None else f"{parameters['share']:.4%}",
+            kept_of(parameters) + ("" if asked is None else f", asked: {asked}"),
         )
     ]
     for kind, units in KINDS.items():
         kept, whole = totals(derived, kind)
         if whole:
-            cards.append((f"of the {units} stay", f"{kept / whole:.2%}", f"{kept} of {whole}"))
+            cards.append((f"of the {units} {verb}", f"{kept / whole:.2%}", f"{kept} of {whole}"))
     return [
         *cards,
         (

@@ -39,7 +39,7 @@ def structured_words(facts: Mapping[str, Any]) -> list[str]:
     """What a run did, a sentence each."""
     recipe = facts["recipe"]
     return [
-        f"{_target(recipe, facts['parameters']['dense'])}.",
+        f"{_asked(recipe, facts['parameters']['dense'])}.",
         f"{LAYERS[recipe['layers']]}{method_options(recipe, 'layers')}.",
         f"{HEADS[recipe['heads']]}{method_options(recipe, 'heads')}; {CHANNELS[recipe['channels']]}"
         f"{method_options(recipe, 'channels')}.",
@@ -56,11 +56,11 @@ def structured_title(facts: Mapping[str, Any]) -> str:
     return f"{facts['parameters']['share']:.2%} of its parameters"
 
 
-def _target(recipe: Mapping[str, Any], parameters: int) -> str:
+def _asked(recipe: Mapping[str, Any], parameters: int) -> str:
     if recipe["params"] is not None:
-        return f"{recipe['params']:.2%} of {parameters} parameters stay"
+        return f"{recipe['params']:.2%} of {parameters} parameters were asked to stay"
     if recipe["ratio"] is not None:
-        return f"{recipe['ratio']:.2%} of {parameters} parameters go"
+        return f"{recipe['ratio']:.2%} of {parameters} parameters were asked to go"
     sizes = recipe["sizes"] or {}
     return f"Every block keeps {sizes.get('kv_groups')} KV groups and {sizes.get('channels')} channels"
 

@@ -71,9 +71,8 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     _refuse_experts(blocks)
     parts = [find_parts(block, model.config) for block in blocks]
     heads, notes = recipe.heads != "none", [f"mode {recipe.mode}: {MEANING[recipe.mode]}"]
-    if heads:
-        for each in parts:
-            _refuse_one_group(each.attention)
+    if heads and all(each.attention.units == 1 for each in parts):
+        raise _one_group(parts[0].attention)
     can_stay = cache(partial(groups_can_stay, model, parts))
     if recipe.mode == "uniform":
         _refuse_unlike(parts)
@@ -96,12 +95,14 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
     }
     parameters = count_parameters(model)
     cap = CAP if recipe.cap is None else recipe.cap
-    limits = Limits(cap, (recipe.head_share or 1.0) if heads else 0.0, added, parameters)
+    head_share = (recipe.head_share or 1.0) if heads else 0.0
+    limits = Limits(cap, head_share, added, parameters, _more(recipe, parts, heads=heads))
     wanted = None
     if recipe.kept_share is not None:
         stay = round(recipe.kept_share * parameters)
         wanted = parameters - stay
-        notes.append(f"{stay} of {parameters} parameters are to stay; embeddings count, tied ones once")
+        verb = "are not to be zero" if recipe.mode == "masked" else "are to stay"
+        notes.append(f"{stay} of {parameters} parameters {verb}; embeddings count, tied ones once")
     counts = _known_counts(recipe, blocks, parts, wanted, limits, can_stay)
     if counts is not None and recipe.mode == "uniform":
         _refuse_unspeakable(model, parts, counts)
@@ -110,6 +111,19 @@ def outline(model: nn.Module, recipe: StructuredRecipe) -> Plan:
         if counts[parts[0].attention] and (caution := HEADS_BY_WIDTH.get(str(getattr(model.config, "model_type", "")))):
             notes.append(caution)
     return Plan(model, recipe, device, blocks, parts, limits, wanted, counts, tuple(notes))
+
+
+def _more(recipe: StructuredRecipe, parts: list[BlockParts], *, heads: bool) -> list[str]:
+    """What would let more go, beside a higher cap; ``heads``: whether they go."""
+    more = []
+    if recipe.layers == "cosine" and recipe.cosine.blocks < 1:
+        more.append("raise cosine.blocks")
+    if recipe.layers == "table":
+        more.append("raise the ratios of the table")
+    if not heads and any(each.attention.units > 1 for each in parts):
+        # A configuration that has no word for fewer heads is no matter there.
+        more.append("let heads go as well" + (", in mode: ragged" if recipe.mode == "uniform" else ""))
+    return more
 
 
 def _known_counts(
@@ -173,16 +187,15 @@ def _refuse_not_finite(parts: list[BlockParts]) -> None:
                 raise TrimPruneError("NaN or infinity in the weights of a linear", where=f"{part.where}, {name}")
 
 
-def _refuse_one_group(attention: Part) -> None:
-    if attention.units == 1:
-        raise TrimPruneError(
-            "heads cannot go: all queries of a block read one key and value head (multi-query attention), which is the "
-            "smallest unit that can go",
-            where=attention.where,
-            expected="at least 2 KV groups",
-            got=f"1, with {attention.heads} query heads",
-            fix="heads: none prunes channels only",
-        )
+def _one_group(attention: Part) -> TrimPruneError:
+    return TrimPruneError(
+        "heads cannot go: in every block all queries read one key and value head (multi-query attention), which is the "
+        "smallest unit that can go",
+        where=attention.where,
+        expected="at least 2 KV groups in a block",
+        got=f"1 in all, here with {attention.heads} query heads",
+        fix="heads: none prunes channels only",
+    )
 
 
 def _refuse_unlike(parts: list[BlockParts]) -> None:

@@ -133,6 +133,7 @@ class StructuredRecipe(RecipeBase):
             key: value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
             for key, value in values.items()
         }
+        _refuse_single_weights(values)
         name = values.get("preset")
         preset = presets.read(name, presets.STRUCTURED) if isinstance(name, str) else {}
         if values.get("mode", preset.get("mode")) == "uniform":
@@ -207,3 +208,17 @@ class StructuredRecipe(RecipeBase):
         """Whether anything has to be measured on calibration text."""
         unmeasured = self.heads in ("magnitude", "none") and self.channels == "magnitude"
         return self.layers == "cosine" or self.repair != "none" or not unmeasured
+
+
+def _refuse_single_weights(values: Mapping[str, Any]) -> None:
+    """An error if a recipe of this kind is mixed with one that prunes single weights."""
+    smaller, single = presets.names(presets.STRUCTURED), presets.names()
+    if "sparsity" in values or values.get("preset") in single:
+        raise TrimPruneError(
+            "a smaller model and zeros are asked for at once: sparsity, with or without a preset of its own, asks for "
+            "zeros in place of single weights; params, ratio and sizes ask for whole heads and channels to go",
+            expected=f"sparsity, with preset {', '.join(single)} or none; or params, ratio or sizes, with preset "
+            f"{', '.join(smaller)} or none",
+            got=", ".join(f"{key}: {values[key]}" for key in ("sparsity", *TARGETS, "preset") if key in values),
+            fix="choose one of the two",
+        )

@@ -36,17 +36,19 @@ class PartResult:
 class Parameters:
     """Counts of all parameters, tied ones once: ``target`` is what was asked to stay, None if sizes said it.
 
-    In masked mode ``pruned`` is ``dense``: what goes is zero, and still there.
+    ``pruned``: those of the result; in masked mode as many as ``dense``, as what goes is zero, and still there.
+    ``kept``: without those.
     """
 
     dense: int
     pruned: int
     target: int | None
+    kept: int
 
     @property
     def share(self) -> float:
-        """Share of the parameters that stays."""
-        return self.pruned / self.dense
+        """Share of the parameters that is kept."""
+        return self.kept / self.dense
 
 
 @dataclass(frozen=True)

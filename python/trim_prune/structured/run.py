@@ -26,7 +26,7 @@ from .recipe import StructuredRecipe
 from .results import Parameters, PartResult, Speed, StructuredResult
 from .save import stored_dtype, write_smaller
 from .speed import tokens_per_second
-from .target import Counts
+from .target import Counts, removed
 from .walk import walk
 
 
@@ -72,7 +72,7 @@ def prune_structure(
     result = StructuredResult(
         model=model,
         recipe=recipe,
-        parameters=Parameters(plan.limits.parameters, count_parameters(model), _target(plan)),
+        parameters=_parameters(plan, counts),
         parts=parts,
         cosines=cosines,
         speed=Speed(dense, pruned, str(next(model.parameters()).device)),
@@ -121,8 +121,11 @@ def _figures(result: StructuredResult, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _target(plan: Plan) -> int | None:
-    return None if plan.wanted is None else plan.limits.parameters - plan.wanted
+def _parameters(plan: Plan, counts: Counts) -> Parameters:
+    dense, pruned = plan.limits.parameters, count_parameters(plan.model)
+    target = None if plan.wanted is None else dense - plan.wanted
+    zeros = removed(counts, plan.limits) if plan.recipe.mode == "masked" else 0
+    return Parameters(dense, pruned, target, pruned - zeros)
 
 
 def _smaller_config(plan: Plan, counts: Counts) -> Any:

@@ -26,13 +26,15 @@ class Limits:
 
     ``cap``: share of the units of a part; one unit stays anyway. ``head_share``: the ratio of KV groups, as a multiple
     of that of channels; 0: none may go. ``bias``: parameters that a part gains when anything goes from it, if its
-    consumer gets a bias. ``parameters``: those of the whole model.
+    consumer gets a bias. ``parameters``: those of the whole model. ``more``: what would let more go,
+    beside a higher cap.
     """
 
     cap: float
     head_share: float
     bias: Mapping[Part, int]
     parameters: int
+    more: Sequence[str] = ()
 
     def of(self, part: Part) -> int:
         """The most units that may go from a part."""
@@ -184,5 +186,5 @@ def out_of_reach(wanted: int, most: float, limits: Limits) -> TrimPruneError:
         "the target is out of reach: it would empty a block, or take more of it than cap or a rule allows",
         expected=f"at least {least} of {limits.parameters} parameters stay ({least / limits.parameters:.4f})",
         got=f"{stays} ({stays / limits.parameters:.4f})",
-        fix="keep more, raise cap, cosine.blocks or the ratios of a table, or let heads go as well",
+        fix=", or ".join(("keep more", "raise cap", *limits.more)),
     )

@@ -17,7 +17,7 @@ from trim_prune import TrimPruneError, plan, prune
 from trim_prune.cli.main import app
 from trim_prune.estimate import plan as plan_module
 from trim_prune.estimate.rates import Rates
-from trim_prune.estimate.report import in_units
+from trim_prune.estimate.report import _head, in_units
 
 BASE = {"sparsity": 0.6, "samples": 4, "seqlen": 16}
 RATES = Rates(1e9, 1e9, 1e9, 1e9, 1e9)
@@ -126,12 +126,15 @@ def test_sizes_and_parameters_of_a_structured_prune_are_told(mode, multiple, lla
     assert told.shrinking.mode == mode
     assert told.shrinking.parameters == done.parameters.dense
     if mode != "masked":
-        assert told.shrinking.stay == done.parameters.pruned
         assert told.disk["weights"] == pytest.approx((tmp_path / "out/model.safetensors").stat().st_size, rel=0.05)
     for part in done.parts:
         unit = {"attention": "KV groups", "feed-forward": "channels"}[part.kind]
         sizes = told.shrinking.sizes[f"model.layers.{part.block}"]
         assert sizes[unit] == (len(part.kept), part.units)
+    assert told.shrinking.stay == done.parameters.kept
+    verb = "are not zero" if mode == "masked" else "stay"
+    kept = f"{done.parameters.kept} of {done.parameters.dense} parameters {verb} ({done.parameters.share:.4%}), exactly"
+    assert kept in _head(told)
     loads = {"ragged": "trim_prune.load", "uniform": "AutoModelForCausalLM", "masked": "loads like the original"}
     assert loads[mode] in told.shrinking.loads
 

@@ -10,6 +10,7 @@ import pytest
 
 from trim_prune.models.license import card_data
 from trim_prune.report.compare import compare_runs
+from trim_prune.report.compare_page import run_rows
 from trim_prune.report.write import write_report
 
 
@@ -39,6 +40,18 @@ def test_the_page_tells_what_every_block_keeps(smaller):
     assert "<script" not in page
 
 
+def test_of_masked_mode_the_share_that_is_not_zero_is_told(smaller, invoke):
+    parameters = facts_of(smaller / "masked")["parameters"]
+    assert parameters["pruned"] == parameters["dense"] == 32032
+    assert abs(parameters["kept"] - parameters["target"]) <= 48
+    share = f"{parameters['kept'] / parameters['dense']:.4%}"
+    text = plain((smaller / "masked" / "report.html").read_text(encoding="utf-8"))
+    assert f"of the parameters are not zero {share} {parameters['kept']} of 32032, asked: 27227" in text
+    code, printed, _ = invoke("compare", smaller / "ragged", smaller / "masked")
+    assert code == 0
+    assert re.search(rf"masked, layers uniform[^%]*{re.escape(share)}", printed), printed
+
+
 def test_report_json_has_every_block_also_one_that_keeps_all(smaller):
     facts, derived = (facts_of(smaller / "ragged", name) for name in ("run.json", "report.json"))
     kept = {(part["block"], part["kind"]): len(part["kept"]) for part in facts["parts"]}
@@ -62,7 +75,10 @@ def test_the_card_says_how_to_load_it(name, smaller, monkeypatch):
     exec(snippet, names)
     parameters = facts_of(smaller / name)["parameters"]
     assert sum(parameter.numel() for parameter in names["model"].parameters()) == parameters["pruned"]
-    assert f"| all parameters | {parameters['share']:.6f} |" in card
+    kept = f"{parameters['kept']} of {parameters['dense']}"
+    assert f"| all parameters | {parameters['kept'] / parameters['dense']:.6f} | {kept} |" in card
+    assert f"| share that {'is not zero' if name == 'masked' else 'stays'} of |" in card
+    assert "85.00% of 32032 parameters were asked to stay" in card
     assert ("neither smaller nor faster" in card) == (name == "masked")
 
 
@@ -114,3 +130,18 @@ def test_a_run_of_before_units_were_noted_is_read(run_folder):
     (folder / "run.json").write_text(json.dumps(facts))
     write_report(folder)
     assert facts_of(folder, "report.json") == before
+
+
+@pytest.mark.usefixtures("pages")
+@pytest.mark.parametrize("name", ["ragged", "masked"])
+def test_a_run_of_before_it_was_noted_what_is_kept_is_read(name, smaller, run_folder):
+    parameters = facts_of(smaller / name)["parameters"]
+    dense, pruned = parameters["dense"], parameters["pruned"]
+    del parameters["kept"]
+    folder = run_folder(name, parameters=parameters | {"share": pruned / dense})
+    write_report(folder)
+    share, kept = ("—", "—") if name == "masked" else (f"{pruned / dense:.6f}", pruned)
+    assert f"| all parameters | {share} | {kept} of {dense} |" in (folder / "README.md").read_text(encoding="utf-8")
+    assert f"{kept} of {dense}, asked: 27227" in (folder / "report.html").read_text(encoding="utf-8")
+    row = run_rows(compare_runs([folder, smaller / "ragged"]))[0]
+    assert row[2] == ("—" if name == "masked" else f"{pruned / dense:.4%}")

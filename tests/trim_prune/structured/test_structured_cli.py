@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from trim_prune.structured import check, run
+
 TINY = ["--samples", 8, "--seqlen", 32]
 
 
@@ -31,9 +33,22 @@ def test_a_run_tells_sizes_speed_and_what_a_fresh_process_found(invoke, llama_fo
     assert json.loads(printed)["evaluations"][0]["results"]["perplexity"] > 1
 
 
+def test_masked_mode_tells_what_is_not_zero(invoke, llama_folder, text_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "check_written", lambda *_: check.Check("", 0, 0.0))
+    out = tmp_path / "out"
+    options = ["--params", 0.85, "--mode", "masked", "--repair", "affine", "--data", text_file, *TINY, "--out", out]
+    code, printed, progress = invoke("prune", llama_folder, *options)
+    assert code == 0, progress
+    parameters = json.loads((out / "run.json").read_text())["parameters"]
+    assert re.search(rf"not zero +{parameters['kept']} +{parameters['kept'] / 32032:.6f}", printed)
+    assert abs(parameters["kept"] - 27227) <= 48
+    assert "27227 of 32032 parameters are not to be zero" in progress
+
+
 BAD = {
     "no target": (["--preset", "slimllm"], "nothing says how much goes", "params: 0.8"),
-    "both kinds": (["--params", 0.8, "--sparsity", 0.5], "unknown key 'sparsity'"),
+    "both kinds": (["--params", 0.8, "--sparsity", 0.5], "sparsity, with", "got:      sparsity: 0.5, params: 0.8"),
+    "a preset of the other kind": (["--params", 0.8, "--preset", "wanda"], "or sizes, with preset slimllm, smaller"),
     "an option of the other kind": (["--params", 0.8, "--rows", "trim"], "unknown key 'rows'"),
     "a mode without params": (["--sparsity", 0.5, "--mode", "uniform"], "unknown key 'mode'"),
     "too much": (["--ratio", 0.7], "out of reach", "of 32032 parameters stay"),

@@ -97,6 +97,9 @@ def test_masked_and_ragged_compute_the_same_where_the_repair_is(tokenizer, text,
         results.append(prune(make_model(family), recipe, [text], tokenizer=tokenizer))
     masked, ragged = results
     assert [part.kept for part in masked.parts] == [part.kept for part in ragged.parts]
+    not_zero = sum(int(parameter.count_nonzero()) for parameter in masked.model.parameters())
+    assert masked.parameters.kept == not_zero == ragged.parameters.kept == ragged.parameters.pruned
+    assert masked.parameters.share == ragged.parameters.share < 1
     torch.testing.assert_close(logits_of(masked.model), logits_of(ragged.model), rtol=1e-4, atol=1e-4)
 
 
@@ -271,6 +274,19 @@ def test_a_ragged_folder_is_evaluated_and_pruned_again_like_any_other(ragged, te
     assert trim_prune.evaluate(ragged, [text], seqlen=32).perplexity > 1
     again = prune(ragged, {"sparsity": 0.5, "samples": 4, "seqlen": 16}, [text], out=tmp_path / "sparse")
     assert torch.equal(logits_of(load(tmp_path / "sparse")), logits_of(again.model))
+
+
+@pytest.mark.usefixtures("no_check")
+def test_a_block_with_one_kv_group_left_keeps_it_and_others_lose_theirs(ragged, text, tmp_path):
+    again = prune(ragged, RECIPE | {"params": 0.8}, [text], out=tmp_path / "again")
+    groups = [
+        [block["kv_groups"] for block in json.loads((folder / "structure.json").read_text())["blocks"]]
+        for folder in (ragged, tmp_path / "again")
+    ]
+    assert groups == [[2, 1], [1, 1]]
+    assert torch.equal(logits_of(load(tmp_path / "again")), logits_of(again.model))
+    with pytest.raises(TrimPruneError, match=r"in every block(.|\n)*multi-query attention(.|\n)*1 in all"):
+        prune(tmp_path / "again", RECIPE, [text])
 
 
 def test_transformers_refuses_a_ragged_folder(ragged):

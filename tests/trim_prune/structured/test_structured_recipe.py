@@ -84,7 +84,14 @@ BAD = {
     "no rules": ({"params": 0.8, "layers": "table"}, "layers: table has no rules"),
     "rules in vain": ({"params": 0.8, "table": [{"match": "*", "ratio": 0.1}]}, "options of table"),
     "unknown preset": ({"params": 0.8, "preset": "slim"}, r"unknown preset 'slim'(.|\n)*slimllm"),
-    "sparsity with a structured preset": ({"sparsity": 0.5, "preset": "slimllm"}, "unknown key 'sparsity'"),
+    "sparsity with a structured preset": (
+        {"sparsity": 0.5, "preset": "slimllm"},
+        r"zeros are asked for at once(.|\n)*got: +sparsity: 0.5, preset: slimllm",
+    ),
+    "a preset of single weights": (
+        {"ratio": 0.2, "preset": "wanda"},
+        r"zeros are asked for at once(.|\n)*with preset slimllm, smaller(.|\n)*got: +ratio: 0.2, preset: wanda",
+    ),
 }
 
 

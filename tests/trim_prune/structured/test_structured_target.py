@@ -11,7 +11,7 @@ from tiny_models import make_model
 
 from trim_prune import TrimPruneError
 from trim_prune.structured.parts import BlockParts, Part
-from trim_prune.structured.plan import count_parameters, make_plan
+from trim_prune.structured.plan import count_parameters, make_plan, outline
 from trim_prune.structured.ratios import Share, by_cosine
 from trim_prune.structured.recipe import StructuredRecipe
 from trim_prune.structured.target import Limits, divide, divide_evenly, removed
@@ -211,6 +211,33 @@ def test_a_model_out_of_reach_is_refused_before_anything_is_measured():
     assert abs(removed(found.counts, found.limits) - found.wanted) <= 48
     with pytest.raises(TrimPruneError, match="matches no block"):
         make_plan(model, StructuredRecipe(params=0.9, layers="table", table=[{"match": "x", "ratio": 0.1}]))
+
+
+RAISE = "keep more, or raise cap"
+TABLE = {"params": 0.1, "layers": "table", "table": [{"match": "*", "ratio": 0.5}]}
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "recipe", "fix"),
+    [
+        ("opt", {}, {"params": 0.6, "mode": "uniform"}, f"{RAISE}, or let heads go as well, in mode: ragged"),
+        ("opt", {}, {"params": 0.1}, RAISE),
+        ("llama", {}, {"params": 0.1, "mode": "uniform"}, RAISE),
+        ("llama", {}, {"params": 0.1, "heads": "none"}, f"{RAISE}, or let heads go as well"),
+        ("llama", {"num_key_value_heads": 1}, {"params": 0.1, "heads": "none"}, RAISE),
+        ("llama", {}, {"params": 0.1, "layers": "cosine"}, f"{RAISE}, or raise cosine.blocks"),
+        ("llama", {}, {"params": 0.1, "layers": "cosine", "cosine": {"blocks": 1.0}}, RAISE),
+        ("llama", {}, TABLE, f"{RAISE}, or raise the ratios of the table"),
+    ],
+)
+def test_only_what_would_let_more_go_is_advised(family, options, recipe, fix):
+    with pytest.raises(TrimPruneError, match=r"out of reach") as error:
+        outline(make_model(family, **options), StructuredRecipe.build(recipe))
+    assert error.value.fix == fix
+
+
+def test_the_mode_that_is_advised_reaches_the_target():
+    assert outline(make_model("opt"), StructuredRecipe.build({"params": 0.6, "mode": "ragged"})).counts
 
 
 @pytest.mark.parametrize(
