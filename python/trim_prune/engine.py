@@ -272,6 +272,7 @@ def walk(
             # In a call of its own: what the dense model's states take is free again before anything is pruned.
             plan = _divided_by_text(plan, states, capture, calibration, events, timings, run)
         assert plan.budgets is not None
+        _warn_of_whole_patterns(plan, plan.budgets, events)
         _warn_of_emptied(plan, plan.budgets, events)
         if run is not None:
             run.keep_budgets(plan.budgets)
@@ -332,9 +333,24 @@ def _warn_of_tails(plan: Plan, events: Events) -> None:
         )
 
 
+def _warn_of_whole_patterns(plan: Plan, budgets: Mapping[Linear, Budget], events: Events) -> None:
+    if plan.recipe.pattern is None:
+        return
+    of, weights, goes = plan.recipe.pattern.of, sum(linear.size for linear in budgets), 0
+    for linear, budget in budgets.items():
+        assert budget.pattern is not None
+        # As if groups divided all columns: shorter ones are told of beside.
+        goes += linear.size * (of - budget.pattern.keep)
+    if 2 * abs(goes - of * round(plan.recipe.sparsity * weights)) > of:
+        events.warn(
+            f"asked for sparsity {plan.recipe.sparsity:g}; with groups of {of}, layers {plan.recipe.layers!r} come no "
+            f"nearer within that budget than {goes / (of * weights):.6g}; without a pattern it is met to the weight"
+        )
+
+
 def _warn_of_emptied(plan: Plan, budgets: Mapping[Linear, Budget], events: Events) -> None:
     emptied = [linear.name for linear, budget in budgets.items() if budget.prune_count == linear.size]
-    if emptied and len(emptied) < len(budgets):
+    if emptied and plan.recipe.sparsity < 1:
         events.warn(
             f"{len(emptied)} of {len(budgets)} linears lose all their weights, as layers {plan.recipe.layers!r} divide "
             f"the sparsity: {emptied[0]}{', ...' if len(emptied) > 1 else ''}"

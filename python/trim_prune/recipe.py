@@ -216,6 +216,8 @@ class Recipe(RecipeBase):
             yield "msp.step", msp.step, f"with pattern {self.pattern} levels are whole numbers of weights"
         if self.layers == "msp" and msp.sensitivity == "none" and msp.scale != MspOptions().scale:
             yield "msp.scale", msp.scale, "sensitivity: none has nothing to scale"
+        if self.layers == "msp" and msp.sensitivity == "none" and msp.sequences != MspOptions().sequences:
+            yield "msp.sequences", msp.sequences, "sensitivity: none measures on no sequences"
         if self.solver == "alps" and alps.support == "score":
             for name in ("iterations", "rho"):
                 if (value := getattr(alps, name)) != getattr(AlpsOptions(), name):

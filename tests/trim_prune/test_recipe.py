@@ -130,6 +130,11 @@ def test_a_dumped_recipe_holds_only_the_options_in_use(group):
         ),
         ({"layers": "msp", "msp": {"sensitivity": "none", "scale": "log"}}, r"msp\.scale", {"msp": {"scale": "log"}}),
         (
+            {"layers": "msp", "msp": {"sensitivity": "none", "sequences": 3}},
+            r"msp\.sequences",
+            {"msp": {"sequences": 3}},
+        ),
+        (
             {"layers": "msp", "rows": "uniform", "damping": 0.1},
             "damping",
             {"msp": {"score": "obs"}},

@@ -69,7 +69,7 @@ def test_blocks_keep_their_own_numbers_and_together_exactly_what_was_asked(prune
     [
         {"unit": "linear"},
         {"sensitivity": "weighted", "scale": "log"},
-        {"sensitivity": "none"},
+        {"sensitivity": "none", "sequences": 32},
         {"fitness": "perplexity"},
     ],
 )
