@@ -11,6 +11,7 @@ import torch
 
 from ..dense import DenseModel
 from ..events import to_json
+from ..fallbacks import counted
 from ..models.device import rest_on_device
 from ..models.discover import Linear
 from ..models.staging import write_errors
@@ -54,8 +55,12 @@ def search(request: LayerRequest) -> Mapping[Linear, float]:
         ):
             rounds = Rounds(dense, recipe, units, space, scale, sensitivity, journal)
             best = rounds.best()
+            fallen = rounds.fallbacks
+    if fallen:
+        dense.events.warn(f"for layers 'msp', {counted(fallen.values(), len(request.linears))}")
     if dense.folder is not None:
-        lines = [to_json(entry) for entry in ({"sensitivity": sensitivity}, *rounds.history)]
+        head = {"sensitivity": sensitivity} | ({"fallbacks": fallen} if fallen else {})
+        lines = [to_json(entry) for entry in (head, *rounds.history)]
         with write_errors(dense.folder):
             (dense.folder / HISTORY_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
         if find_spec("matplotlib") is None:
