@@ -151,6 +151,37 @@ def test_what_nothing_reads_is_refused(values, name, reader):
     assert Recipe.build(recipe.model_dump(mode="json")) == recipe
 
 
+RIA = {"sparsity": 0.75, "preset": "msp", "score": "obs", "solver": "sparsegpt", "msp": {"score": "ria"}}
+
+
+def test_the_score_of_a_search_has_its_options_too():
+    recipe = Recipe.build(RIA | {"ria": {"a": 0.3}})
+    assert recipe.ria.a == 0.3
+    assert recipe.model_dump(mode="json")["ria"] == {"a": 0.3}
+    assert Recipe.build(recipe.model_dump(mode="json")) == recipe
+    assert (
+        Recipe.build(RIA | {"score": "ria", "solver": "mask", "msp": {"score": "obs"}, "ria": {"a": 0.3}}).ria.a == 0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"msp": {"score": "wanda"}}, "score: obs, msp.score: wanda\n"),
+        ({"msp": {}}, "score: obs\n"),
+        ({"preset": None, "layers": "uniform", "msp": {"score": "ria"}}, "layers: uniform\n"),
+    ],
+)
+def test_options_of_ria_are_refused_if_neither_prune_nor_search_reads_them(changes, told):
+    with pytest.raises(TrimPruneError, match=rf"options of (ria|msp) are given(.|\n)*got: +{told}"):
+        Recipe.build(RIA | changes | {"ria": {"a": 0.3}})
+
+
+def test_a_wrong_msp_is_told_alone_beside_options_of_ria():
+    with pytest.raises(TrimPruneError, match=r"^recipe: msp\.reach: [^;]*$"):
+        Recipe.build(RIA | {"msp": {"score": "ria", "reach": 0}, "ria": {"a": 0.3}})
+
+
 def test_all_wrong_values_are_named_at_once():
     with pytest.raises(TrimPruneError, match=r"here: sparsity: .*; unknown key 'sed' \(did you mean 'seed'\?\)"):
         Recipe.build({"sparsity": 2, "sed": 1}, where="here")
