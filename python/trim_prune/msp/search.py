@@ -17,7 +17,7 @@ from ..models.discover import Linear
 from ..models.staging import write_errors
 from .fisher import FisherSums, fisher_sums
 from .journal import SearchJournal, subject_digest
-from .levels import make_space, search_score, sparsities_of
+from .levels import make_space, search_score, sparsities_of, why_one_vector
 from .plot import plot_search
 from .rounds import Rounds
 
@@ -45,7 +45,7 @@ def search(request: LayerRequest) -> Mapping[Linear, float]:
     space, scale = make_space(request, units)
     only = space.uniform([0.0] * len(units))
     if set(only) in ({space.low}, {space.high}):
-        dense.events.warn(f"nothing to search: at sparsity {request.sparsity:g} all units have the same level")
+        dense.events.warn(f"nothing to search: {why_one_vector(request)}")
         return sparsities_of(only, scale, units)
     with rest_on_device(dense.module, dense.blocks, dense.device):
         sensitivity = _sensitivity(recipe, dense, units)

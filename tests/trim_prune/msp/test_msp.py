@@ -250,6 +250,35 @@ def test_with_one_vector_alone_there_is_no_search(pruned, sparsity):
     assert any("nothing to search" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize(
+    ("rows", "sparsity", "reason", "step"),
+    [
+        ("whole", 0.97, "0.97 one msp.step of 0.05 more would be above 1, the most that rows 'whole' take", 0.03),
+        ("trim", 0.93, "0.93 one msp.step of 0.05 more would be above 0.9375, the most that rows 'trim' take", 0.0075),
+        ("uniform", 0.01, "0.01 one msp.step of 0.05 less would be below 0;", 0.01),
+    ],
+)
+def test_a_step_that_leaves_no_other_level_is_told_with_one_that_does(pruned, rows, sparsity, reason, step):
+    recipe = {"preset": None, "sparsity": sparsity, "score": "magnitude", "layers": "msp", "rows": rows}
+    short = SHORT | {"rounds": 1, "generations": 1}
+    result, events = pruned(recipe | {"msp": short})
+    assert searches(events) == []
+    (told,) = [warning for warning in result.warnings if "nothing to search" in warning]
+    assert f"from sparsity {reason}" in told
+    assert told.endswith(f"; give at most msp.step: {step:g}")
+    result, events = pruned(recipe | {"msp": short | {"step": step}})
+    assert searches(events)
+    assert result.sparsity.pruned == round(sparsity * result.sparsity.prunable_weights)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0])
+def test_with_nothing_or_everything_to_go_no_step_is_advised(pruned, sparsity):
+    recipe = {"preset": None, "sparsity": sparsity, "score": "magnitude", "layers": "msp", "rows": "uniform"}
+    result, events = pruned(recipe | {"msp": SHORT})
+    assert searches(events) == []
+    assert result.warnings == [f"nothing to search: at sparsity {sparsity:g} all units have the same level"]
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_losses_that_are_not_finite_do_not_end_a_search(pruned, monkeypatch, tmp_path, loss):
     from trim_prune.msp.fitness import Fitness
