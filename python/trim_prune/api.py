@@ -103,10 +103,11 @@ def prune(
     write; without it the pruned model is only in the result. With it, a model from a folder is never in memory as a
     whole (with a :class:`StructuredRecipe`, or where transformers converts its weights, it is), and what is done is
     kept beside it until it is whole, in ``<out>.unfinished``. resume: go on from there if an earlier run of the same
-    model, recipe, text and code stopped; False: begin anew. max_shard_size: the largest weight file, in bytes or as
-    "5GB"; by default the files are those of the model. from_run, from_block: take the blocks before that one,
-    counted from 0, as an earlier run with that ``out`` pruned them, and prune only the others by this recipe. on_event:
-    called with each :class:`Event`. callbacks: see :class:`Callback`.
+    model, recipe, text and code stopped (with a :class:`StructuredRecipe` it begins anew); False: begin anew.
+    max_shard_size: the largest weight file, in bytes or as "5GB"; by default the files are those of the model.
+    from_run, from_block: take the blocks before that one, counted from 0, as an earlier run with that ``out`` pruned
+    them, and prune only the others by this recipe. on_event: called with each :class:`Event`. callbacks: see
+    :class:`Callback`.
 
     Where torch.distributed is in use, or torchrun has started several processes, they prune one model together: each of
     them makes this call, with the same arguments, and gets the same result; the first one writes, and has the events.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from .calibration.tokens import Calibration
 from .dense import DenseModel
 from .errors import TrimPruneError, WeightsElsewhereError
 from .events import Events
+from .fallbacks import counted, refuse_fallback
 from .models.capture import PROBE_TOKENS, Call, Capture, Captured, refuse_not_finite
 from .models.coverage import coverage_warnings, require_coverage
 from .models.device import choose_device, evaluation_mode, on_device, rest_on_device
@@ -272,6 +272,7 @@ def walk(
             # In a call of its own: what the dense model's states take is free again before anything is pruned.
             plan = _divided_by_text(plan, states, capture, calibration, events, timings, run)
         assert plan.budgets is not None
+        _warn_of_whole_patterns(plan, plan.budgets, events)
         _warn_of_emptied(plan, plan.budgets, events)
         if run is not None:
             run.keep_budgets(plan.budgets)
@@ -283,10 +284,17 @@ def walk(
             start = time.perf_counter()
             own: dict[str, Tensor] = {}
             with on_device(block, plan.device):
-                reordered = _permute(plan, block, states, timings)
+                reordered, fallen = _permute(plan, block, states, timings)
                 moved = [move for found in reordered.values() for move in found.moves]
                 done = _prune_block(plan, block, states, own, timings)
-                done = [replace(result, permuted=_shares(reordered.get(result.name))) for result in done]
+                done = [
+                    replace(
+                        result,
+                        permuted=_shares(reordered.get(result.name)),
+                        steps=tuple(dict.fromkeys((*fallen.get(result.name, ()), *result.steps))),
+                    )
+                    for result in done
+                ]
                 if run is not None:
                     run.round(block)
                 if block is not plan.blocks[-1]:
@@ -332,9 +340,24 @@ def _warn_of_tails(plan: Plan, events: Events) -> None:
         )
 
 
+def _warn_of_whole_patterns(plan: Plan, budgets: Mapping[Linear, Budget], events: Events) -> None:
+    if plan.recipe.pattern is None:
+        return
+    of, weights, goes = plan.recipe.pattern.of, sum(linear.size for linear in budgets), 0
+    for linear, budget in budgets.items():
+        assert budget.pattern is not None
+        # As if groups divided all columns: shorter ones are told of beside.
+        goes += linear.size * (of - budget.pattern.keep)
+    if 2 * abs(goes - of * round(plan.recipe.sparsity * weights)) > of:
+        events.warn(
+            f"asked for sparsity {plan.recipe.sparsity:g}; with groups of {of}, layers {plan.recipe.layers!r} come no "
+            f"nearer within that budget than {goes / (of * weights):.6g}; without a pattern it is met to the weight"
+        )
+
+
 def _warn_of_emptied(plan: Plan, budgets: Mapping[Linear, Budget], events: Events) -> None:
     emptied = [linear.name for linear, budget in budgets.items() if budget.prune_count == linear.size]
-    if emptied and len(emptied) < len(budgets):
+    if emptied and plan.recipe.sparsity < 1:
         events.warn(
             f"{len(emptied)} of {len(budgets)} linears lose all their weights, as layers {plan.recipe.layers!r} divide "
             f"the sparsity: {emptied[0]}{', ...' if len(emptied) > 1 else ''}"
@@ -342,14 +365,9 @@ def _warn_of_emptied(plan: Plan, budgets: Mapping[Linear, Budget], events: Event
 
 
 def _warn_of_steps(results: Sequence[LinearResult], events: Events) -> None:
-    fallen = [result for result in results if result.steps]
+    fallen = [result.steps for result in results if result.steps]
     if fallen:
-        kinds = Counter(re.sub(r"\b\d+\b", "N", result.steps[-1]) for result in fallen)
-        events.warn(
-            f"{len(fallen)} of {len(results)} linears needed a fallback, the last of which was: "
-            + ", ".join(f"{step} ({count})" for step, count in kinds.most_common())
-            + "; run.json names them"
-        )
+        events.warn(f"{counted(fallen, len(results))}; run.json names them")
 
 
 def _warn_of_few_tokens(plan: Plan, results: Sequence[LinearResult], events: Events) -> None:
@@ -454,10 +472,15 @@ def _measure_dense(
     return found
 
 
-def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict[str, Reordered]:
-    """Reorder columns of the block's linears by the scores that they have now; what came of it, by name."""
+def _permute(
+    plan: Plan, block: Block, states: States, timings: Timings
+) -> tuple[dict[str, Reordered], dict[str, tuple[str, ...]]]:
+    """Reorder columns of the block's linears by the scores that they have now; what came of it, by name.
+
+    Beside it the fallbacks that these scores needed.
+    """
     if plan.folds is None:
-        return {}
+        return {}, {}
     assert plan.budgets is not None
     recipe, score = plan.recipe, SCORES.get(plan.recipe.score)
     folds = {linear: fold for linear in block.linears if (fold := plan.folds.of.get(linear)) is not None}
@@ -467,6 +490,7 @@ def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict
             states.twin().collect(block, collector)
             join(collector, plan.team)
     found: dict[str, Reordered] = {}
+    fallen: dict[str, tuple[str, ...]] = {}
     for linear, fold in folds.items():
         weight, keep = linear.weight, plan.budgets[linear].pattern
         statistics = collector.statistics(linear) if score.needs else LinearStatistics()
@@ -478,7 +502,9 @@ def _permute(plan: Plan, block: Block, states: States, timings: Timings) -> dict
                     found[linear.name] = reordered
         except ValueError as error:
             raise TrimPruneError(str(error), where=f"block {linear.block}, {linear.name}") from error
-    return found
+        fallen[linear.name] = statistics.steps
+        refuse_fallback(recipe, linear, statistics.steps)
+    return found, fallen
 
 
 def _shares(reordered: Reordered | None) -> tuple[float, float] | None:

@@ -42,8 +42,9 @@ class Pattern:
             return cls(None if keep is None else int(keep), int(of))
         if numbers := _NUMBERS.fullmatch(text):
             first, of = map(int, numbers.groups())
+            pattern = cls(first, of)
             if 2 * first == of:
-                return cls(first, of)
+                return pattern
             raise ValueError(
                 f"{text!r} can be read as keeping {first} of {of} and as pruning {first} of {of}, and tools differ: "
                 f"write 'keep {first} of {of}' or 'keep {of - first} of {of}'"

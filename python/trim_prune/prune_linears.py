@@ -23,6 +23,7 @@ from .budgets.rows import ROW_BUDGETS, RowDecision, RowRequest
 from .calibration.statistics import UNSEEN, LinearStatistics
 from .correction import corrected
 from .errors import TrimPruneError
+from .fallbacks import refuse_fallback
 from .models.discover import Linear
 from .models.masks import add_mask
 from .output_error import error_inputs, output_error
@@ -66,11 +67,7 @@ class _Work:
         try:
             yield
         except ValueError as error:
-            raise TrimPruneError(str(error), where=self.where) from error
-
-    @property
-    def where(self) -> str:
-        return f"block {self.linear.block}, {self.linear.name}"
+            raise TrimPruneError(str(error), where=f"block {self.linear.block}, {self.linear.name}") from error
 
     def note(self, steps: Sequence[str]) -> None:
         """Fallbacks that some process had to take; those of the statistics are the same for all that took them."""
@@ -117,15 +114,7 @@ def _prune(
     with timings.phase("measure"):
         errors = _measure(works, team)
     for work, mask in zip(works, kept, strict=True):
-        if work.steps and recipe.strict:
-            raise TrimPruneError(
-                "a linear needs a fallback",
-                where=work.where,
-                expected="none (strict)",
-                got=", then ".join(work.steps),
-                fix="go without strict: run.json then names every such linear; more calibration text or damping may "
-                "help",
-            )
+        refuse_fallback(recipe, work.linear, work.steps)
         add_mask(masks, work.linear, mask.cpu())
     return [
         _facts(work, decision, count, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -38,7 +39,7 @@ from .options import (
     Whole,
 )
 from .pattern import Pattern
-from .recipe_file import RecipeBase, begin_with, require_used
+from .recipe_file import RecipeBase, begin_with, method_at, require_used
 from .scores import SCORES
 from .solvers import SOLVERS
 
@@ -49,7 +50,7 @@ GROUPS = {
     "dlp": ("layers",),
     "msp": ("layers",),
     "table": ("layers",),
-    "ria": ("score",),
+    "ria": ("score", "msp.score"),
     "optimal": ("rows", "layers"),
     "sparsegpt": ("solver",),
     "swaps": ("solver",),
@@ -68,6 +69,10 @@ def _sparsity_of(pattern: Any) -> dict[str, float]:
         return {"sparsity": _pattern(pattern).sparsity}
     except (ValueError, AttributeError):
         return {}
+
+
+SOMETIMES = {"damping", "tokens_per_sequence", "recapture"}
+"""Fields that only some choices read."""
 
 
 class Recipe(RecipeBase):
@@ -133,7 +138,22 @@ class Recipe(RecipeBase):
         preset = presets.read(values["preset"]) if isinstance(values.get("preset"), str) else {}
         if (pattern := values.get("pattern", preset.get("pattern"))) is not None:
             preset = preset | {"rows": "uniform"} | _sparsity_of(pattern)
-        return begin_with(preset, values, GROUPS)
+        merged = begin_with(preset, values, GROUPS)
+        own = preset.keys() & SOMETIMES - values.keys()
+        return cls._without_unread(merged, own) if own else merged
+
+    @classmethod
+    def _without_unread(cls, merged: dict[str, Any], own: Iterable[str]) -> dict[str, Any]:
+        """What a preset says of these fields goes if nothing reads it any more."""
+        rest = {key: value for key, value in merged.items() if key not in own and key != "preset"}
+        try:
+            trial = cls.model_validate(rest)
+        except (ValidationError, TrimPruneError):
+            # It will be told when the whole is validated.
+            return merged
+        whole = trial.model_copy(update={key: merged[key] for key in own})
+        unread = {name for name, _, _ in whole._unread()}
+        return {key: value for key, value in merged.items() if key not in own or key not in unread}
 
     @field_validator("score", "rows", "layers", "solver")
     @classmethod
@@ -146,7 +166,10 @@ class Recipe(RecipeBase):
     @classmethod
     def _is_used(cls, value: Any, info: Any) -> Any:
         method, fields = info.field_name, GROUPS[info.field_name]
-        chosen = {field: info.data.get(field, method) for field in fields}
+        # A field that is not there was wrong, which is told.
+        chosen = {
+            field: method_at(info.data, field) if field.split(".")[0] in info.data else method for field in fields
+        }
         require_used(method, chosen)
         return value
 
@@ -216,6 +239,8 @@ class Recipe(RecipeBase):
             yield "msp.step", msp.step, f"with pattern {self.pattern} levels are whole numbers of weights"
         if self.layers == "msp" and msp.sensitivity == "none" and msp.scale != MspOptions().scale:
             yield "msp.scale", msp.scale, "sensitivity: none has nothing to scale"
+        if self.layers == "msp" and msp.sensitivity == "none" and msp.sequences != MspOptions().sequences:
+            yield "msp.sequences", msp.sequences, "sensitivity: none measures on no sequences"
         if self.solver == "alps" and alps.support == "score":
             for name in ("iterations", "rho"):
                 if (value := getattr(alps, name)) != getattr(AlpsOptions(), name):

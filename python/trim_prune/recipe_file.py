@@ -16,7 +16,8 @@ from .options import Strict
 class RecipeBase(Strict):
     """A recipe of some kind.
 
-    ``groups``: the fields that hold the options of single methods, and those that choose the method of each.
+    ``groups``: the fields that hold the options of single methods, and those that choose the method of each, of which
+    one may be within such options: ``msp.score``.
     """
 
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -27,7 +28,7 @@ class RecipeBase(Strict):
         return {
             key: value
             for key, value in values.items()
-            if key not in self.groups or key in [getattr(self, field) for field in self.groups[key]]
+            if key not in self.groups or key in [method_at(self, field) for field in self.groups[key]]
         }
 
     @classmethod
@@ -65,18 +66,25 @@ def begin_with(preset: dict[str, Any], given: dict[str, Any], groups: Mapping[st
     for key, options in preset.items():
         if key in given and isinstance(options, dict) and isinstance(given[key], dict):
             merged[key] = options | given[key]
-        if key in groups and key not in given and key not in [merged.get(field) for field in groups[key]]:
+        if key in groups and key not in given and key not in [method_at(merged, field) for field in groups[key]]:
             del merged[key]
     return merged
 
 
-def require_used(method: str, chosen: Mapping[str, str]) -> None:
+def method_at(values: Any, field: str) -> Any:
+    """What a field such as ``score`` or ``msp.score`` chooses, in a recipe or in plain values; None if it does not."""
+    for name in field.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else getattr(values, name, None)
+    return values
+
+
+def require_used(method: str, chosen: Mapping[str, str | None]) -> None:
     """An error unless a method whose options are given is among the chosen ones, which are given by field."""
     if method not in chosen.values():
         right = " or ".join(f"{field}: {method}" for field in chosen)
         raise TrimPruneError(
             f"the options of {method} are given, and nothing reads them",
-            got=", ".join(f"{field}: {name}" for field, name in chosen.items()),
+            got=", ".join(f"{field}: {name}" for field, name in chosen.items() if name is not None),
             fix=f"remove the options under {method}, or choose {right}",
         )
 

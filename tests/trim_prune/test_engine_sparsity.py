@@ -84,8 +84,11 @@ def test_sparsity_one_leaves_nothing_in_the_linears():
         # Keep 0.4 of 4 on average: in two blocks of five one, in the others none.
         ({"sparsity": 0.9, "pattern": "of 4"}, 3 * 7),
         ({"sparsity": 0.9, "layers": "table", "table": [{"match": "*.1.mlp.down_proj", "sparsity": 1.0}]}, 1),
+        # Less than one of 8 for a single block.
+        ({"sparsity": 0.98, "pattern": "of 8"}, 5 * 7),
         ({"sparsity": 0.9}, 0),
         ({"sparsity": 1.0}, 0),
+        ({"sparsity": 1.0, "pattern": "of 8"}, 0),
     ],
 )
 def test_linears_that_lose_all_are_told_of_unless_all_was_asked_for(changes, emptied):
@@ -101,6 +104,36 @@ def test_linears_that_lose_all_are_told_of_unless_all_was_asked_for(changes, emp
         else []
     )
     assert len(lost) == emptied or changes["sparsity"] == 1
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sparsity", "layers", "reached"),
+    [
+        ("of 8", 0.98, 2, 1.0),
+        ("of 8", 0.7, 2, 0.75),
+        ("of 4", 0.76, 4, 0.8125),
+        ("of 3", 0.667, 2, 5 / 6),
+        ("of 8", 0.75, 2, None),
+        ("of 4", 0.625, 4, None),
+        ("keep 1 of 3", 2 / 3, 2, None),
+        ("of 8", 1.0, 2, None),
+    ],
+)
+@pytest.mark.parametrize("width", [48, 46])
+def test_a_sparsity_between_patterns_is_told_with_what_is_reached(pattern, sparsity, layers, reached, width):
+    model = make_model("llama", num_hidden_layers=layers, intermediate_size=width)
+    result = prune(model, {"score": "magnitude", "pattern": pattern, "sparsity": sparsity})
+    missed = [warning for warning in result.warnings if warning.startswith("asked for sparsity")]
+    assert missed == (
+        []
+        if reached is None
+        else [
+            f"asked for sparsity {sparsity:g}; with groups of {pattern.split()[-1]}, layers 'uniform' come no nearer "
+            f"within that budget than {reached:.6g}; without a pattern it is met to the weight"
+        ]
+    )
+    if width == 48 and pattern != "of 3" and pattern != "keep 1 of 3":
+        assert result.sparsity.of_prunable == (reached or sparsity)
 
 
 @pytest.mark.parametrize(("sparsity", "cap"), [(0.99, 0.95), (0.5, 0.4)])

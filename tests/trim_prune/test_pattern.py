@@ -39,6 +39,8 @@ def test_patterns_are_words(text, keep, of, shown):
     [
         ("3:4", "keeping 3 of 4 and as pruning 3 of 4.*'keep 3 of 4' or 'keep 1 of 4'"),
         ("keep 5 of 4", "keeps 0 to 4 of 4, got 5"),
+        ("4:2", "keeps 0 to 2 of 2, got 4"),
+        ("3:40", "1 to 32 columns, got 40"),
         ("of 33", "1 to 32 columns, got 33"),
         ("of 0", "1 to 32 columns, got 0"),
         ("keep two of four", "words such as 'keep 2 of 4', got 'keep two of four'"),

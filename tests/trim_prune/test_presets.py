@@ -100,6 +100,37 @@ def test_the_options_of_a_method_that_is_not_chosen_any_more_go_with_it():
     assert (recipe.solver, recipe.alps.rho, recipe.sparsegpt) == ("alps", 0.1, SparseGPTOptions())
 
 
+@pytest.mark.parametrize(
+    ("given", "damping"),
+    [
+        ({"solver": "mask", "score": "wanda"}, None),
+        ({"solver": "mask"}, 0.01),
+        ({"score": "wanda"}, 0.01),
+        ({"solver": "mask", "score": "wanda", "correction": 0.5}, 0.01),
+        ({"solver": "mask", "score": "wanda", "layers": "msp", "msp": {"score": "obs"}}, 0.01),
+    ],
+)
+def test_what_only_the_preset_says_goes_if_nothing_reads_it_any_more(given, damping):
+    recipe = Recipe.build({"sparsity": 0.7, "preset": "sparsegpt"} | given)
+    assert recipe.damping == damping
+    assert Recipe.build(recipe.model_dump(mode="json")) == recipe
+    assert Recipe(**{"sparsity": 0.7, "preset": "sparsegpt"} | given) == recipe
+
+
+def test_what_is_given_beside_a_preset_is_refused_if_nothing_reads_it_though_the_preset_says_the_same():
+    given = {"sparsity": 0.7, "preset": "sparsegpt", "solver": "mask", "score": "wanda"}
+    with pytest.raises(TrimPruneError, match="damping is given, and nothing reads it"):
+        Recipe.build(given | {"damping": 0.01})
+
+
+def test_what_is_wrong_is_told_as_ever_where_the_preset_may_say_what_nothing_reads():
+    given = {"preset": "sparsegpt", "solver": "mask", "score": "wanda"}
+    with pytest.raises(TrimPruneError, match=r"^recipe: sparsity: [^;]*, got 3$"):
+        Recipe.build(given | {"sparsity": 3})
+    with pytest.raises(TrimPruneError, match="unknown score 'wnda'"):
+        Recipe.build(given | {"sparsity": 0.5, "score": "wnda"})
+
+
 def test_a_whole_recipe_builds_itself_whatever_its_preset_says_by_now(monkeypatch):
     written = Recipe.build({"sparsity": 0.5, "preset": "best"}).model_dump(mode="json")
     monkeypatch.setattr(presets, "read", lambda name: {"score": "ria", "solver": "alps", "alps": {"rho": 0.1}})

@@ -130,6 +130,11 @@ def test_a_dumped_recipe_holds_only_the_options_in_use(group):
         ),
         ({"layers": "msp", "msp": {"sensitivity": "none", "scale": "log"}}, r"msp\.scale", {"msp": {"scale": "log"}}),
         (
+            {"layers": "msp", "msp": {"sensitivity": "none", "sequences": 3}},
+            r"msp\.sequences",
+            {"msp": {"sequences": 3}},
+        ),
+        (
             {"layers": "msp", "rows": "uniform", "damping": 0.1},
             "damping",
             {"msp": {"score": "obs"}},
@@ -144,6 +149,37 @@ def test_what_nothing_reads_is_refused(values, name, reader):
         Recipe.build({"sparsity": 0.5} | values)
     recipe = Recipe.build({"sparsity": 0.5} | values | reader)
     assert Recipe.build(recipe.model_dump(mode="json")) == recipe
+
+
+RIA = {"sparsity": 0.75, "preset": "msp", "score": "obs", "solver": "sparsegpt", "msp": {"score": "ria"}}
+
+
+def test_the_score_of_a_search_has_its_options_too():
+    recipe = Recipe.build(RIA | {"ria": {"a": 0.3}})
+    assert recipe.ria.a == 0.3
+    assert recipe.model_dump(mode="json")["ria"] == {"a": 0.3}
+    assert Recipe.build(recipe.model_dump(mode="json")) == recipe
+    assert (
+        Recipe.build(RIA | {"score": "ria", "solver": "mask", "msp": {"score": "obs"}, "ria": {"a": 0.3}}).ria.a == 0.3
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"msp": {"score": "wanda"}}, "score: obs, msp.score: wanda\n"),
+        ({"msp": {}}, "score: obs\n"),
+        ({"preset": None, "layers": "uniform", "msp": {"score": "ria"}}, "layers: uniform\n"),
+    ],
+)
+def test_options_of_ria_are_refused_if_neither_prune_nor_search_reads_them(changes, told):
+    with pytest.raises(TrimPruneError, match=rf"options of (ria|msp) are given(.|\n)*got: +{told}"):
+        Recipe.build(RIA | changes | {"ria": {"a": 0.3}})
+
+
+def test_a_wrong_msp_is_told_alone_beside_options_of_ria():
+    with pytest.raises(TrimPruneError, match=r"^recipe: msp\.reach: [^;]*$"):
+        Recipe.build(RIA | {"msp": {"score": "ria", "reach": 0}, "ria": {"a": 0.3}})
 
 
 def test_all_wrong_values_are_named_at_once():

@@ -158,6 +158,64 @@ def test_columns_without_input_are_no_failure(damping, tokenizer, text, monkeypa
     assert all(linear.steps == () for linear in result.linears)
 
 
+MSP = {"score": "obs", "population": 4, "offspring": 3, "parents": 2, "rounds": 2, "generations": 2}
+MSP |= {"stages": [16, 32], "sequences": 4}
+BEFORE = {
+    "msp": {"preset": "msp", "sparsity": 0.75, "damping": 0.0, "samples": 1, "seqlen": 4, "msp": MSP},
+    "optimal": {"sparsity": 0.5, "score": "obs", "rows": "uniform", "layers": "optimal"},
+}
+
+
+@pytest.mark.parametrize("layers", BEFORE)
+def test_what_layers_fall_back_to_is_counted(layers, no_factors, tokenizer, text, tmp_path):
+    recipe = {"samples": 4, "seqlen": 16} | BEFORE[layers]
+    result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    told = f"for layers {layers!r}, 14 of 14 linears needed a fallback, the last of which was: mask only (14)"
+    assert result.warnings[0] == told
+    assert all(bool(linear.steps) == (layers == "optimal") for linear in result.linears)
+    # A search of an earlier run that is taken as it is had the same.
+    again = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer, out=tmp_path / "out")
+    assert again.warnings == result.warnings
+    if layers == "msp":
+        first = (tmp_path / "out" / "search.jsonl").read_text(encoding="utf-8").splitlines()[0]
+        assert json.loads(first)["fallbacks"].keys() == {linear.name for linear in result.linears}
+
+
+@pytest.mark.parametrize("layers", BEFORE)
+@pytest.mark.parametrize("known", [False, True])
+def test_strict_refuses_what_layers_fall_back_to_before_anything_is_pruned(layers, known, no_factors, tokenizer, text):
+    """Also where an earlier run that was not strict has done the search."""
+    recipe, events = {"samples": 4, "seqlen": 16} | BEFORE[layers], []
+    if known:
+        prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    first = r"needs a fallback\n  where:    block 0, model\.layers\.0\.self_attn\.q_proj\n  expected: none \(strict\)"
+    with pytest.raises(TrimPruneError, match=first):
+        prune(make_model("llama"), recipe | {"strict": True}, [text], tokenizer=tokenizer, on_event=events.append)
+    assert not {"search", "errors", "block_start"} & {event.kind for event in events}
+
+
+def test_what_the_order_of_columns_falls_back_to_is_recorded_or_refused(tokenizer, text, monkeypatch):
+    """Only the first factor of each block fails, which is that of the order."""
+    made = []
+
+    def some(gram, *damping):
+        made.append(len(gram))
+        factor = factorise(gram, *damping)
+        return Factor(factor.upper, ("float64",)) if len(made) % 6 == 1 else factor
+
+    monkeypatch.setattr(statistics, "factorise", some)
+    recipe = {"pattern": "keep 2 of 4", "score": "obs", "permute": True, "samples": 4, "seqlen": 16}
+    result = prune(make_model("llama"), recipe, [text], tokenizer=tokenizer)
+    assert len(made) == 12
+    assert {linear.name.rpartition(".")[2] for linear in result.linears if linear.steps} == {"o_proj"}
+    assert result.warnings == [
+        "2 of 14 linears needed a fallback, the last of which was: float64 (2); run.json names them"
+    ]
+    made.clear()
+    with pytest.raises(TrimPruneError, match=r"block 0, model\.layers\.0\.self_attn\.o_proj(.|\n)*got: +float64"):
+        prune(make_model("llama"), recipe | {"strict": True}, [text], tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize("value", [1, "yes"])
 def test_strict_is_true_or_false(value):
     with pytest.raises(TrimPruneError, match=r"strict: .*boolean"):

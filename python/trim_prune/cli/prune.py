@@ -89,9 +89,10 @@ def prune(
     trim-prune prune ./model --gguf model.Q4_1.gguf --sparsity 0.5 --score magnitude --rows uniform --out pruned
 
     The output folder holds the model (load it like the original), the tokenizer, masks.safetensors, run.json and
-    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero. With --params or --ratio the model
-    becomes smaller; a fresh process loads it and compares, and there are no masks. What
-    stopped goes on from OUT.unfinished with the same command.
+    events.jsonl. The sparsity is exact: round(sparsity * weights) weights are zero; with --of it is as near as whole
+    groups allow. With --params or --ratio the model becomes smaller; a fresh process loads it and compares, and there
+    are no masks. What stopped goes on from OUT.unfinished with the same command; with --params or --ratio it begins
+    anew.
     """
     if chosen.file is not None:
         protect_inputs(out, {"recipe": chosen.file})

@@ -165,7 +165,12 @@ def _weights(outlined: _Outlined, recipe: Recipe) -> Forecast:
         operations=operations(subject) * passes(subject) if sequences else 0.0,
         seconds={} if rates is None else seconds_by_phase(subject, rates, batch, files, sum(disk.values())),
         rates=rates,
-        notes=(*coverage_warnings(model, found.blocks, recipe), *_held(outlined), *_too_large(outlined, peaks, disk)),
+        notes=(
+            *coverage_warnings(model, found.blocks, recipe),
+            *_held(outlined),
+            *_not_estimated(recipe, outlined.timed),
+            *_too_large(outlined, peaks, disk),
+        ),
     )
 
 
@@ -224,9 +229,17 @@ def _pruning(found: engine.Plan) -> Pruning:
         pruned = None if budgets is None else sum(budgets[linear].prune_count for linear in block.linears)
         blocks.append(BlockCount(block.name, sum(linear.size for linear in block.linears), pruned))
     total = round(found.recipe.sparsity * weights)
+    if budgets is None and found.recipe.pattern is not None:
+        split += f"; more go if whole groups of {found.recipe.pattern.of} do not meet the sparsity"
     if budgets is not None:
         total = sum(budget.prune_count for budget in budgets.values())
     return Pruning(weights, total, split, tuple(blocks))
+
+
+def _not_estimated(recipe: Recipe, timed: bool) -> list[str]:
+    if recipe.layers != "msp" or not timed:
+        return []
+    return ["the estimated time is without the search of layers 'msp', which takes hundreds of forwards more"]
 
 
 def _held(outlined: _Outlined) -> list[str]:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 
+LEAST_STEP = 1e-6
+"""Steps of sparsity that are advised are multiples of it."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """What levels mean: ``sparsities[level - 1]``, the denser the higher."""
@@ -50,13 +54,31 @@ def make_space(request: LayerRequest, units: Sequence[Sequence[Linear]]) -> tupl
         budget = pattern.of * (sum(costs) - request.prune_count) + pattern.of // 2
         scale = Scale(tuple(1 - level / pattern.of for level in range(1, high + 1)))
         return Space(costs, low, high, budget), scale
-    most = min(limit / linear.size for limit, linear in zip(request.limits, request.linears, strict=True))
+    most = _most(request)
     steps = range(options.reach, -options.reach - 1, -1)
     grid = [sparsity + step * options.step for step in steps]
     inside = [index for index, value in enumerate(grid) if -1e-9 <= value <= most + 1e-9 or index == options.reach]
     scale = Scale(tuple(min(max(grid[index], 0.0), 1.0) for index in inside))
     target = inside.index(options.reach) + 1
     return Space(costs, 1, len(inside), target * sum(costs)), scale
+
+
+def why_one_vector(request: LayerRequest) -> str:
+    """Why a space holds no vector but the uniform one."""
+    options, sparsity, most = request.recipe.msp, request.sparsity, _most(request)
+    gap = min(sparsity, most - sparsity)
+    if request.recipe.pattern is not None or gap < LEAST_STEP:
+        return f"at sparsity {sparsity:g} all units have the same level"
+    beyond = "less would be below 0"
+    if gap < sparsity:
+        beyond = f"more would be above {most:.6g}, the most that rows {request.recipe.rows!r} take from every linear"
+    fitting = math.floor(gap / LEAST_STEP + 1e-3) * LEAST_STEP
+    return f"from sparsity {sparsity:g} one msp.step of {options.step:g} {beyond}; give at most msp.step: {fitting:.6g}"
+
+
+def _most(request: LayerRequest) -> float:
+    """The sparsity that the row budget allows in every linear."""
+    return min(limit / linear.size for limit, linear in zip(request.limits, request.linears, strict=True))
 
 
 def rank_needs(recipe: Recipe) -> frozenset[Need]:

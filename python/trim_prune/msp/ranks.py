@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 def measure_ranks(
     dense: DenseModel, recipe: Recipe, scale: Scale, levels: Mapping[Linear, int] | None
-) -> dict[Linear, Tensor]:
-    """The ranks of all weights (uint8 [R, C]), by the inputs that the linears get.
+) -> tuple[dict[Linear, Tensor], dict[str, tuple[str, ...]]]:
+    """The ranks of all weights (uint8 [R, C]), by the inputs that the linears get; the fallbacks that any needed.
 
     ``levels``: those inputs come from blocks that are pruned to these levels, as in the sequential prune that will
     follow, so that a vector is judged by the masks that it would get; None: from the dense model. The weights are
@@ -36,8 +36,8 @@ def measure_ranks(
         for block in dense.blocks:
             with on_device(block):
                 found |= {linear: rank_linear(recipe, scale, linear, LinearStatistics()) for linear in block.linears}
-        return found
-    ranks, walked = {}, dense.states.twin()
+        return found, {}
+    ranks, fallen, walked = {}, {}, dense.states.twin()
     for block in dense.blocks:
         collector = Collector(block.linears, needs, recipe.tokens_per_sequence, partial(dense.timings.phase, "ranks"))
         home = home_of(block)
@@ -50,9 +50,11 @@ def measure_ranks(
                 statistics = collector.statistics(linear)
                 with full_float32(dense.device):
                     rank = rank_linear(recipe, scale, linear, statistics, dense.output_gradients.get(linear))
+                if statistics.steps:
+                    fallen[linear.name] = statistics.steps
                 if levels is not None:
                     linear.weight.masked_fill_(rank >= levels[linear], 0)
                 ranks[linear] = rank.to(home)
             if levels is not None:
                 walked.propagate(block)
-    return ranks
+    return ranks, fallen

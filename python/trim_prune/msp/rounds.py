@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..dense import DenseModel
+from ..fallbacks import refuse_fallback
 from ..models.discover import Linear
 from .evolution import Found, Generation, evolve
 from .fitness import Fitness, held_out_stages
@@ -51,22 +52,29 @@ class Rounds:
         self._stages = cache(lambda: held_out_stages(dense, recipe.msp.stages, recipe.msp.fitness == "kl"))
         self._evaluations = 0
 
+    @property
+    def fallbacks(self) -> dict[str, tuple[str, ...]]:
+        """The steps of linears whose ranks needed a fallback, in any round, also of an earlier process."""
+        found = [entry["fallbacks"] for entry in self.journal.entries if "fallbacks" in entry]
+        return {name: tuple(steps) for entry in found for name, steps in entry.items()}
+
     def best(self) -> Levels:
         """Run the rounds, or what is missing of them."""
+        self._refuse_fallbacks()
         options, recipe = self.recipe.msp, self.recipe
         first = first_population(
             self.space, self.sensitivity, options.population, options.reach, Random(recipe.seed), options.scale
         )
         uniform = first[0]
         losses: dict[Levels, float] = {}
-        judge = _Judge(partial(self._fitness, None))
+        judge = _Judge(partial(self._fitness, 0, None))
         for number in range(options.rounds):
             found = self._round(number, first, judge)
             if options.rounds == 1:
                 return found.best.levels
             if found.best.levels in losses:
                 break
-            judge = _Judge(partial(self._fitness, found.best.levels))
+            judge = _Judge(partial(self._fitness, number + 1, found.best.levels))
             losses[found.best.levels] = self._loss(number, found.best.levels, judge)
             first = list(dict.fromkeys([uniform, *(parent.levels for parent in found.parents)]))
         return min(losses, key=lambda levels: losses[levels])
@@ -121,15 +129,25 @@ class Rounds:
         self.dense.events.emit("round", round=number, rounds=options.rounds, loss=loss, fitness=options.fitness)
         return loss
 
-    def _fitness(self, levels: Levels | None) -> Fitness:
+    def _fitness(self, number: int, levels: Levels | None) -> Fitness:
+        """By the masks of the round of that number."""
         by_linear = (
             {linear: level for level, unit in zip(levels, self.units, strict=True) for linear in unit}
             if levels is not None
             else None
         )
         with self.dense.timings.phase("ranks"):
-            ranks = measure_ranks(self.dense, self.recipe, self.scale, by_linear)
+            ranks, fallen = measure_ranks(self.dense, self.recipe, self.scale, by_linear)
+        if fallen and not self._entries(number, "fallbacks"):
+            self.journal.add({"round": number, "fallbacks": fallen})
+            self._refuse_fallbacks()
         return Fitness(self.dense, self.units, ranks, self._stages())
+
+    def _refuse_fallbacks(self) -> None:
+        fallen = self.fallbacks
+        for unit in self.units:
+            for linear in unit:
+                refuse_fallback(self.recipe, linear, fallen.get(linear.name, ()))
 
     def _entries(self, number: int, key: str) -> list[Mapping[str, Any]]:
         return [entry for entry in self.journal.entries if entry["round"] == number and key in entry]

@@ -11,12 +11,13 @@ import torch
 
 from ..dense import DenseModel
 from ..events import to_json
+from ..fallbacks import counted
 from ..models.device import rest_on_device
 from ..models.discover import Linear
 from ..models.staging import write_errors
 from .fisher import FisherSums, fisher_sums
 from .journal import SearchJournal, subject_digest
-from .levels import make_space, search_score, sparsities_of
+from .levels import make_space, search_score, sparsities_of, why_one_vector
 from .plot import plot_search
 from .rounds import Rounds
 
@@ -44,7 +45,7 @@ def search(request: LayerRequest) -> Mapping[Linear, float]:
     space, scale = make_space(request, units)
     only = space.uniform([0.0] * len(units))
     if set(only) in ({space.low}, {space.high}):
-        dense.events.warn(f"nothing to search: at sparsity {request.sparsity:g} all units have the same level")
+        dense.events.warn(f"nothing to search: {why_one_vector(request)}")
         return sparsities_of(only, scale, units)
     with rest_on_device(dense.module, dense.blocks, dense.device):
         sensitivity = _sensitivity(recipe, dense, units)
@@ -54,8 +55,12 @@ def search(request: LayerRequest) -> Mapping[Linear, float]:
         ):
             rounds = Rounds(dense, recipe, units, space, scale, sensitivity, journal)
             best = rounds.best()
+            fallen = rounds.fallbacks
+    if fallen:
+        dense.events.warn(f"for layers 'msp', {counted(fallen.values(), len(request.linears))}")
     if dense.folder is not None:
-        lines = [to_json(entry) for entry in ({"sensitivity": sensitivity}, *rounds.history)]
+        head = {"sensitivity": sensitivity} | ({"fallbacks": fallen} if fallen else {})
+        lines = [to_json(entry) for entry in (head, *rounds.history)]
         with write_errors(dense.folder):
             (dense.folder / HISTORY_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
         if find_spec("matplotlib") is None:

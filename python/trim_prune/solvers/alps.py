@@ -18,6 +18,8 @@ RHO_GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
 SETTLED = 3e-4
 """The support stands still if less than that share of it moved, after so many steps:"""
 SETTLED_AFTER = 30
+ROUNDING = 4
+"""So many times the precision of float32 may a weight be off that was scaled and scaled back."""
 
 
 @register_solver("alps", needs=["gram"])
@@ -51,9 +53,9 @@ def alps(request: SolveRequest) -> Tensor:
     # A column without input gets no new weights, and a row that loses nothing keeps its own to the last bit.
     solved = torch.where(norm > 0, sparse / norm * size, dense).where(~kept.all(dim=1, keepdim=True), dense)
     solved = solved.to(weight.dtype).masked_fill_(~kept, 0)
-    worse = _worse_rows(request, solved, mask)
-    if worse.any():
-        request.steps.append(f"alps: kept the mask's weights in {int(worse.sum())} rows")
+    worse, clearly = _worse_rows(request, solved, mask)
+    if clearly.any():
+        request.steps.append(f"alps: kept the mask's weights in {int(clearly.sum())} rows")
     weight.copy_(torch.where(worse[:, None], weight.masked_fill(~mask, 0), solved))
     return trim_kernels.pack_bits(torch.where(worse[:, None], mask, kept))
 
@@ -103,8 +105,12 @@ def _largest(values: Tensor, request: SolveRequest) -> Tensor:
     return trim_kernels.row_mask(values.view(1, -1), count).view(values.shape)
 
 
-def _worse_rows(request: SolveRequest, solved: Tensor, mask: Tensor) -> Tensor:
-    """Bool [R]: rows whose output error is above that of the mask, or NaN; all or none of them where rows compete."""
+def _worse_rows(request: SolveRequest, solved: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Bool [R]: rows whose output error is above that of the mask, or NaN; all or none of them where rows compete.
+
+    Beside it, those of which it is by more than the rounding of their weights, in float32, explains: the root of an
+    error is a norm, which sum_j abs(w_j) sqrt(G_jj) eps bounds for a weight that is off by eps.
+    """
     weight, gram = request.weight.to(torch.float32), request.statistics.gram
     size = weight.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -113,7 +119,9 @@ def _worse_rows(request: SolveRequest, solved: Tensor, mask: Tensor) -> Tensor:
         return ((difference @ gram) * difference).sum(dim=1)
 
     ours, plain = error(solved), error(weight.masked_fill(~mask, 0))
+    slack = ROUNDING * torch.finfo(torch.float32).eps * ((weight / size).abs() @ gram.diagonal().sqrt())
     if request.rows_compete:
         # A row alone cannot go back to the mask: it may have another count.
         ours, plain = ours.sum().expand_as(ours), plain.sum().expand_as(plain)
-    return ~(ours <= plain)
+        slack = slack.norm().expand_as(slack)
+    return ~(ours <= plain), ~(ours.clamp(min=0).sqrt() <= plain.clamp(min=0).sqrt() + slack)

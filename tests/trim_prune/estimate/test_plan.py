@@ -51,6 +51,19 @@ def test_counts_are_those_of_the_prune(recipe, llama_folder, text_file):
     assert [block.name for block in told.blocks] == ["model.layers.0", "model.layers.1"]
 
 
+def test_a_pattern_that_the_run_decides_may_take_more(llama_folder):
+    told = plan(llama_folder, BASE | {"pattern": "of 8", "layers": "owl"}, timed=False).pruning
+    assert told.split.endswith("during the run; more go if whole groups of 8 do not meet the sparsity")
+
+
+@pytest.mark.parametrize(("layers", "timed", "told"), [("msp", True, 1), ("msp", False, 0), ("owl", True, 0)])
+def test_the_search_that_the_time_leaves_out_is_noted(layers, timed, told, llama_folder):
+    notes = plan(llama_folder, BASE | {"layers": layers}, timed=timed).notes
+    assert [note.startswith("the estimated time is without the search of layers 'msp'") for note in notes].count(
+        True
+    ) == told
+
+
 @pytest.mark.parametrize(("layers", "why"), [("owl", "from calibration text"), ("alphapruning", "from the weights")])
 def test_a_split_that_the_run_decides_is_said_to_be_so(layers, why, llama_folder, text_file):
     recipe = BASE | {"layers": layers}

@@ -69,7 +69,7 @@ def test_blocks_keep_their_own_numbers_and_together_exactly_what_was_asked(prune
     [
         {"unit": "linear"},
         {"sensitivity": "weighted", "scale": "log"},
-        {"sensitivity": "none"},
+        {"sensitivity": "none", "sequences": 32},
         {"fitness": "perplexity"},
     ],
 )
@@ -115,7 +115,7 @@ def test_the_ranks_of_a_later_round_give_the_masks_of_the_prune_that_follows(tok
     dense = DenseModel(capture, states, calibration, recipe.batch_size, cpu, Events(), Timings(), None)
     by_linear = {linear: level for block, level in zip(dense.blocks, levels, strict=True) for linear in block.linears}
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    ranks = measure_ranks(dense, recipe, Scale((0.5,)), by_linear)
+    ranks, _ = measure_ranks(dense, recipe, Scale((0.5,)), by_linear)
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     following = prune(
         model,
@@ -248,6 +248,35 @@ def test_with_one_vector_alone_there_is_no_search(pruned, sparsity):
     assert keeps(result) == [round(8 * (1 - sparsity))] * LAYERS
     assert not [event for event in events if event.kind in {"search", "sensitivity"}]
     assert any("nothing to search" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sparsity", "reason", "step"),
+    [
+        ("whole", 0.97, "0.97 one msp.step of 0.05 more would be above 1, the most that rows 'whole' take", 0.03),
+        ("trim", 0.93, "0.93 one msp.step of 0.05 more would be above 0.9375, the most that rows 'trim' take", 0.0075),
+        ("uniform", 0.01, "0.01 one msp.step of 0.05 less would be below 0;", 0.01),
+    ],
+)
+def test_a_step_that_leaves_no_other_level_is_told_with_one_that_does(pruned, rows, sparsity, reason, step):
+    recipe = {"preset": None, "sparsity": sparsity, "score": "magnitude", "layers": "msp", "rows": rows}
+    short = SHORT | {"rounds": 1, "generations": 1}
+    result, events = pruned(recipe | {"msp": short})
+    assert searches(events) == []
+    (told,) = [warning for warning in result.warnings if "nothing to search" in warning]
+    assert f"from sparsity {reason}" in told
+    assert told.endswith(f"; give at most msp.step: {step:g}")
+    result, events = pruned(recipe | {"msp": short | {"step": step}})
+    assert searches(events)
+    assert result.sparsity.pruned == round(sparsity * result.sparsity.prunable_weights)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0])
+def test_with_nothing_or_everything_to_go_no_step_is_advised(pruned, sparsity):
+    recipe = {"preset": None, "sparsity": sparsity, "score": "magnitude", "layers": "msp", "rows": "uniform"}
+    result, events = pruned(recipe | {"msp": SHORT})
+    assert searches(events) == []
+    assert result.warnings == [f"nothing to search: at sparsity {sparsity:g} all units have the same level"]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -85,6 +85,30 @@ def test_rows_that_would_be_worse_keep_the_mask_and_it_is_told(solve, linear):
     assert solve("alps", weight, inputs, 30).steps == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("compete", [False, True])
+@pytest.mark.parametrize("count", [1, 30, 47])
+def test_rounding_alone_is_no_fallback_and_no_row_ends_worse_by_it(solve, linear, dtype, compete, count):
+    weight, inputs = linear(30, 48, 300)
+    weight = weight.to(dtype)
+    plain = solve("mask", weight, inputs, count)
+    solved = solve("alps", weight, inputs, count, compete=compete, support="score", cg_steps=0)
+    assert solved.steps == []
+    assert torch.equal(solved.kept, plain.kept)
+    torch.testing.assert_close(solved.weight, plain.weight, rtol=1e-6, atol=0)
+    ours, before = (found.errors.sum() if compete else found.errors for found in (solved, plain))
+    assert (ours <= before * (1 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("options", [{"support": "score"}, {}])
+def test_rows_that_lose_only_zeros_need_no_fallback(solve, linear, options):
+    weight, inputs = linear(30, 48, 300)
+    sparse = solve("mask", weight, inputs, 30).weight
+    solved = solve("alps", sparse, inputs, 20, **options)
+    assert solved.steps == []
+    assert float(solved.errors.max()) == 0.0
+
+
 def test_competing_rows_keep_their_sum_and_never_lose_as_a_whole(solve, linear):
     weight, inputs = linear(30, 48, 300)
     plain = solve("mask", weight, inputs, 30)

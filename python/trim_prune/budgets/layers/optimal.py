@@ -15,6 +15,7 @@ from trim_kernels.precision import full_float32
 
 from ...calibration.joining import join
 from ...calibration.statistics import Collector, LinearStatistics, Need
+from ...fallbacks import counted, refuse_fallback
 from ...models.device import on_device
 from ...models.discover import Linear
 from ...scores import SCORES, ScoreRequest
@@ -55,7 +56,11 @@ def optimal(request: LayerRequest) -> Sequence[float]:
     Linears that ``optimal.leave_out`` names have the sparsity of the whole. The share of each linear is known without
     holding the curves of more than one: memory is that of one block's Gram matrices.
     """
-    losses = dict(_losses(request))
+    fallen: list[tuple[str, ...]] = []
+    losses = dict(_losses(request, fallen))
+    if fallen:
+        assert request.dense is not None
+        request.dense.events.warn(f"for layers 'optimal', {counted(fallen, len(losses))}")
     together = request.sparsity * sum(linear.size for linear in losses)
     if not losses:
         return [request.sparsity] * len(request.linears)
@@ -77,7 +82,8 @@ def log_multiplier(losses: Sequence[Losses], together: float) -> float:
     return high
 
 
-def _losses(request: LayerRequest) -> Iterator[tuple[Linear, Losses]]:
+def _losses(request: LayerRequest, fallen: list[tuple[str, ...]]) -> Iterator[tuple[Linear, Losses]]:
+    """Those of each linear; ``fallen`` gets the steps of linears that need a fallback."""
     dense, recipe = request.dense, request.recipe
     assert dense is not None
     needs: frozenset[Need] = SCORES.get(recipe.score).needs | {"gram"}
@@ -90,7 +96,12 @@ def _losses(request: LayerRequest) -> Iterator[tuple[Linear, Losses]]:
                 walked.propagate(block, collector)
                 join(collector, dense.team)
             for linear in linears:
-                yield linear, _losses_of(request, linear, collector.statistics(linear))
+                statistics = collector.statistics(linear)
+                losses = _losses_of(request, linear, statistics)
+                refuse_fallback(recipe, linear, statistics.steps)
+                if statistics.steps:
+                    fallen.append(statistics.steps)
+                yield linear, losses
         dense.events.emit("errors", block=block.index, blocks=len(dense.blocks))
 
 
