@@ -7,7 +7,9 @@ import re
 
 import pytest
 
+from trim_prune.cli.structured import _sizes
 from trim_prune.structured import check, run
+from trim_prune.structured.results import PartResult
 
 TINY = ["--samples", 8, "--seqlen", 32]
 
@@ -43,6 +45,15 @@ def test_masked_mode_tells_what_is_not_zero(invoke, llama_folder, text_file, tmp
     assert re.search(rf"not zero +{parameters['kept']} +{parameters['kept'] / 32032:.6f}", printed)
     assert abs(parameters["kept"] - 27227) <= 48
     assert "27227 of 32032 parameters are not to be zero" in progress
+
+
+def test_blocks_of_unlike_sizes_are_told_as_a_range():
+    parts = [
+        PartResult(block, "attention", units, tuple(range(kept)), "none", None, None, 0.0)
+        for block, (units, kept) in enumerate([(2, 1), (8, 3)])
+    ]
+    assert _sizes(parts) == "1 to 3 of 2 to 8"
+    assert _sizes(parts[:1]) == "1 of 2"
 
 
 BAD = {
