@@ -27,9 +27,9 @@ def refuse_fallback(recipe: Recipe, linear: Linear, steps: Collection[str]) -> N
         )
 
 
-def counted(fallen: Collection[Sequence[str]], linears: int) -> str:
+def counted(fallen: Collection[Sequence[str]], whole: int, what: str = "linears") -> str:
     """How many of so many linears needed a fallback, and which steps were the last of them."""
     kinds = Counter(re.sub(r"\b\d+\b", "N", steps[-1]) for steps in fallen)
-    return f"{len(fallen)} of {linears} linears needed a fallback, the last of which was: " + ", ".join(
+    return f"{len(fallen)} of {whole} {what} needed a fallback, the last of which was: " + ", ".join(
         f"{step} ({count})" for step, count in kinds.most_common()
     )

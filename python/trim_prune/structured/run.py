@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..calibration.tokens import Calibration
 from ..errors import TrimPruneError
 from ..events import Events
+from ..fallbacks import counted
 from ..models.capture import PROBE_TOKENS
 from ..models.load import LoadedModel
 from ..models.staging import write_errors
@@ -135,11 +135,6 @@ def _smaller_config(plan: Plan, counts: Counts) -> Any:
 
 
 def _warn_of_steps(parts: Sequence[PartResult], events: Events) -> None:
-    fallen = [part for part in parts if part.steps]
+    fallen = [part.steps for part in parts if part.steps]
     if fallen:
-        last = Counter(part.steps[-1] for part in fallen)
-        events.warn(
-            f"{len(fallen)} of {len(parts)} parts needed a fallback, the last of which was: "
-            + ", ".join(f"{step} ({count})" for step, count in last.items())
-            + "; run.json names them"
-        )
+        events.warn(f"{counted(fallen, len(parts), 'parts')}; run.json names them")
