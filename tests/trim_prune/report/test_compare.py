@@ -17,6 +17,7 @@ from trim_prune import prune
 from trim_prune.report.compare import compare_runs
 from trim_prune.report.derived import derive
 from trim_prune.report.overlap import overlap
+from trim_prune.report.page_file import check_page
 from trim_prune.report.run import read_run
 
 PROTOCOL = {"data": "a.txt", "text_sha256": "12" * 32, "seqlen": 512}
@@ -60,6 +61,29 @@ def test_the_table_and_the_page_show_each_run(runs, tmp_path, invoke):
     assert page.count("<svg ") == 4
     assert "<script" not in page
     assert "Nothing was measured of two of them" in page
+
+
+def test_a_page_replaces_nothing_but_a_page(run_folder, invoke, tmp_path):
+    folders = [run_folder("trim"), run_folder("nm")]
+    out = tmp_path / "new" / "deep" / "compare.html"
+    assert invoke("compare", *folders, "--out", out)[0] == 0
+    check_page(out, overwrite=False)  # the next may take its place
+    notes = tmp_path / "notes.html"
+    notes.write_text("<p>mine")
+    (tmp_path / "folder.html").mkdir()
+    weights = folders[0] / "model.safetensors"
+    for path, message in (
+        (weights, "a name that ends with .html"),
+        (notes, "the output file exists and is no page of trim-prune"),
+        (tmp_path / "folder.html", "the output is a folder"),
+        (notes / "page.html", "the output cannot be written"),
+    ):
+        before = weights.read_bytes()
+        code, printed, errors = invoke("compare", *folders, "--out", path)
+        assert (code, printed) == (2, "")
+        assert message in errors
+        assert (weights.read_bytes(), notes.read_text()) == (before, "<p>mine")
+    check_page(notes, overwrite=True)
 
 
 def test_the_facts_are_json(runs, invoke):
