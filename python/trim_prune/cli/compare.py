@@ -19,7 +19,7 @@ from ..report.write import require_report
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders that trim-prune prune wrote.")],
     out: Annotated[Path | None, typer.Option(help="HTML file with the curves side by side.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it is no page of trim-prune.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no page of ours.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare prunes of one model: budgets, masks, perplexities, time.
@@ -47,7 +47,7 @@ def compare(
     for row in run_rows(comparison):
         table.add_row(*row)
     Console().print(table)
-    for reason in comparison["refused"]:
-        print(reason)
+    for note in [*comparison["notes"], *comparison["refused"]]:
+        print(note)
     if out is not None:
         print(f"written to {out}")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from trim_kernels import unpack_bits
 from trim_prune import TrimPruneError, prune
 from trim_prune.report import write
+from trim_prune.report.evaluated import figure_words
 from trim_prune.report.files import file_sizes
 from trim_prune.report.rows import BINS, histogram
 from trim_prune.report.run import kind_of, read_run, short_names
@@ -252,6 +253,11 @@ def test_a_method_of_a_plug_in_has_words_too(runs):
     words = " ".join(recipe_words(facts))
     for part in ("the score mine", "The solver yours", "The layer budget theirs", "the row budget its"):
         assert part in words
+
+
+def test_rates_are_plain_numbers():
+    rates = [figure_words("prefill", rate) for rate in (27463.4, 1000.0, 999.94, 3.14159, 0.0123456)]
+    assert rates == ["27463", "1000", "999.9", "3.142", "0.01235"]
 
 
 def test_sizes_and_times_are_for_people():
