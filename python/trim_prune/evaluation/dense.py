@@ -8,18 +8,10 @@ from typing import Any
 from ..digest import checksum
 from ..errors import TrimPruneError
 from ..models.discover import find_blocks
-from ..run_facts import Facts, read_facts
+from ..run_facts import Facts, known_facts
 
 ROWS = 1024
 """Of the embeddings, that tell two models of one shape apart."""
-
-
-def run_of(model: str | Path) -> Facts | None:
-    """The facts of the run that wrote a model folder; None for any other model."""
-    try:
-        return read_facts(Path(model).expanduser())
-    except TrimPruneError:
-        return None
 
 
 def refuse_pruned(against: str | Path, run: Facts | None) -> None:
@@ -27,7 +19,7 @@ def refuse_pruned(against: str | Path, run: Facts | None) -> None:
 
     Only names can tell that: a model may have been moved since.
     """
-    own = run_of(against)
+    own = known_facts(Path(against).expanduser())
     if own is None or (run is not None and own["model"] != run["model"] and _last(run["model"]) == _last(against)):
         return
     raise TrimPruneError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .files import weight_bytes
+from .files import model_sizes
 from .run import Run
 
 KINDS = {"attention": "KV groups", "feed-forward": "channels"}
@@ -27,7 +27,7 @@ def derive_structured(run: Run) -> dict[str, Any]:
                 "repaired_error": part.get("repaired_error"),
             }
         blocks.append({"block": number, "parts": parts})
-    return {"blocks": blocks, "bytes": {"weights": weight_bytes(run.folder)}}
+    return {"blocks": blocks, "bytes": model_sizes(run.folder)}
 
 
 def totals(derived: Mapping[str, Any], kind: str) -> tuple[int, int]:
