@@ -12,7 +12,7 @@ from ..evaluation.protocol import differences, shared
 from .masks import masks_of_run, matrices
 from .overlap import overlaps
 from .run import Run, mean_of, read_run, share
-from .structured import derive_structured
+from .structured import structured_blocks
 from .structured_compare import part_name, part_units, structured_facts, unit_overlaps
 
 
@@ -52,7 +52,7 @@ def _notes(runs: Sequence[Run]) -> list[str]:
 def _block_of(run: Run) -> dict[str, int]:
     """The block of each linear or part, by the name that it has in overlaps."""
     if run.structured:
-        blocks = derive_structured(run)["blocks"]
+        blocks = structured_blocks(run)
         return {part_name(block["block"], kind): block["block"] for block in blocks for kind in block["parts"]}
     return {linear["name"]: linear["block"] for linear in matrices(masks_of_run(run.folder), run.linears)}
 
