@@ -50,7 +50,7 @@ for (const svg of document.querySelectorAll("figure svg")) {
       faint.push(line.style.stroke);
 }
 const broken = [];
-for (const cell of document.querySelectorAll("th, td.number")) {
+for (const cell of document.querySelectorAll("th, td.number, td:first-child")) {
   const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
   while (texts.nextNode())
     for (const word of texts.currentNode.data.matchAll(/[\\w.%]+/g)) {
