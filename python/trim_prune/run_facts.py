@@ -220,6 +220,14 @@ def read_facts(folder: Path) -> Facts:
     return _validated(_StructuredRun if "parts" in facts else _WeightRun, facts, file)
 
 
+def known_facts(folder: Path) -> Facts | None:
+    """As :func:`read_facts`; None where that raises, as of a model that was never pruned."""
+    try:
+        return read_facts(folder)
+    except TrimPruneError:
+        return None
+
+
 def complete_result(result: Mapping[str, Any], where: Path) -> Facts:
     """The result of a linear as an earlier version noted it, with what it did not note; numbers stay as they are.
 

@@ -10,15 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from ..events import to_json
-from ..files import write_atomically
 from ..report.compare import compare_runs
 from ..report.compare_page import compare_page, run_columns, run_rows
+from ..report.page_file import check_page, write_page
 from ..report.write import require_report
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders that trim-prune prune wrote.")],
     out: Annotated[Path | None, typer.Option(help="HTML file with the curves side by side.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no page of ours.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare prunes of one model: budgets, masks, perplexities, time.
@@ -32,10 +33,11 @@ def compare(
     otherwise what differs is named.
     """
     if out is not None:
+        check_page(out, overwrite)
         require_report()
     comparison = compare_runs(runs)
     if out is not None:
-        write_atomically(out, compare_page(comparison))
+        write_page(out, compare_page(comparison))
     if as_json:
         print(to_json(comparison))
         return
@@ -45,7 +47,7 @@ def compare(
     for row in run_rows(comparison):
         table.add_row(*row)
     Console().print(table)
-    for reason in comparison["refused"]:
-        print(reason)
+    for note in [*comparison["notes"], *comparison["refused"]]:
+        print(note)
     if out is not None:
         print(f"written to {out}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +10,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..evaluation.measure import Wanted, keep, measure
+from ..evaluation.dense import refuse_pruned
+from ..evaluation.measure import Wanted, keep, measure, show
 from ..evaluation.protocol import require_alike
 from ..events import to_json
 from ..report.evaluated import Evaluated, evaluated_tables
+from ..run_facts import known_facts
 from ..runfile import RUN_FILE
 from .quiet import quiet_harness, quiet_libraries
+from .warn import warn
 
 
 def evaluate(
@@ -72,28 +74,42 @@ def evaluate(
     wanted.check()
     if wanted.tasks:
         quiet_harness()
+    run = known_facts(Path(model).expanduser())
+    if against is not None:
+        refuse_pruned(against, run)
     pruned = against is not None or (Path(model) / RUN_FILE).is_file()
     models = [(model, "pruned" if pruned else "dense", gguf), *([(against, "dense", None)] if against else [])]
     found: list[dict[str, Any]] = []
     kept = False
-    with _Bars() as bars:
-        for name, of, file in models:
-            measured = measure(
-                name,
-                of,
-                wanted,
-                gguf=file,
-                dtype=dtype,
-                device=device,
-                trust_remote_code=trust_remote_code,
-                on_progress=bars.update,
-            )
-            for first, second in zip(found, measured, strict=False):
-                require_alike(first["protocol"], second["protocol"])
-            found += measured
-            kept = keep(Path(model), measured, _warn)
-            # The next model has the memory of this one.
-            gc.collect()
+    try:
+        with _Bars() as bars:
+            for name, of, file in models:
+                measured = measure(
+                    name,
+                    of,
+                    wanted,
+                    run=run if of == "dense" else None,
+                    gguf=file,
+                    dtype=dtype,
+                    device=device,
+                    trust_remote_code=trust_remote_code,
+                    on_progress=bars.update,
+                )
+                for first, second in zip(found, measured, strict=False):
+                    require_alike(first["protocol"], second["protocol"])
+                if found and found[0]["embeddings"] != measured[0]["embeddings"]:
+                    warn(
+                        f"{against} may not be the model that {model} was made from: a prune leaves the embeddings as "
+                        "they are, and these are others. Its figures are shown, and not kept"
+                    )
+                else:
+                    kept = keep(Path(model), measured, warn)
+                found += measured
+                # The next model has the memory of this one.
+                gc.collect()
+    finally:
+        if kept:
+            show(Path(model), warn)
     if as_json:
         print(to_json({"evaluations": found}))
         return
@@ -126,10 +142,6 @@ class _Bars:
 
 def _names(tasks: str | None) -> list[str]:
     return [name for name in (tasks or "").split(",") if name]
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def _print(table: Evaluated) -> None:

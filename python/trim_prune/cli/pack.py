@@ -9,6 +9,7 @@ import typer
 
 from ..formats.convert import Sizes, pack_model, unpack_model
 from .quiet import quiet_libraries
+from .warn import warn
 
 Out = Annotated[Path, typer.Option(help="Folder to write; new or empty.", show_default=False)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output folder if it exists.")]
@@ -28,7 +29,7 @@ def pack(
     Load it with trim_prune.load("packed"), use it wherever trim-prune takes a model folder, or trim-prune unpack it.
     """
     quiet_libraries()
-    _print(pack_model(model, out, overwrite=overwrite), out)
+    _print(pack_model(model, out, overwrite=overwrite, warn=warn), out)
 
 
 def unpack(
@@ -43,7 +44,7 @@ def unpack(
     trim-prune unpack packed --out pruned
     """
     quiet_libraries()
-    _print(unpack_model(model, out, overwrite=overwrite), out)
+    _print(unpack_model(model, out, overwrite=overwrite, warn=warn), out)
 
 
 def _print(sizes: Sizes, out: Path) -> None:

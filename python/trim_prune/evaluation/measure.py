@@ -11,8 +11,9 @@ from ..calibration.text import TextSource, open_text
 from ..errors import TrimPruneError
 from ..models.device import choose_device
 from ..models.load import load_model
-from ..run_facts import read_facts
+from ..run_facts import Facts, read_facts
 from ..runfile import RUN_FILE, add_evaluations
+from .dense import embedding_checksum, require_dense_model
 from .perplexity import perplexity
 from .protocol import evaluation
 from .speed import speed
@@ -51,15 +52,22 @@ def measure(
     of: str,
     wanted: Wanted,
     *,
+    run: Facts | None = None,
     gguf: str | Path | None = None,
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
     on_progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """Load a model and measure it; ``of``: whether it is the pruned one, or the dense. One evaluation each."""
+    """Load a model and measure it; ``of``: whether it is the pruned one, or the dense. One evaluation each.
+
+    ``run``: the model must be the one that this run began with.
+    """
     place = choose_device(device)
     loaded = load_model(model, gguf=gguf, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    if run is not None:
+        require_dense_model(run, loaded.model, str(model))
+    known_by = embedding_checksum(loaded.model)
     loaded.model.to(place)
     found = []
 
@@ -89,13 +97,11 @@ def measure(
         found += [evaluation("task", of, str(model), *measured[name]) for name in wanted.tasks]
     if wanted.speed:
         found.append(evaluation("speed", of, str(model), *speed(loaded.model, on_run=tell("runs"))))
-    return found
+    return [measured | {"embeddings": known_by} for measured in found]
 
 
 def keep(folder: Path, evaluations: list[dict[str, Any]], warn: Callable[[str], None]) -> bool:
-    """Add evaluations to the run.json of a pruned folder and make its report again; returns whether it is one."""
-    from ..report.write import try_report
-
+    """Add evaluations to the run.json of a pruned folder; returns whether it is one, and :func:`show` is due."""
     if not (folder / RUN_FILE).is_file():
         return False
     try:
@@ -104,5 +110,11 @@ def keep(folder: Path, evaluations: list[dict[str, Any]], warn: Callable[[str], 
     except (OSError, TrimPruneError) as error:
         warn(f"the results are not kept in {folder / RUN_FILE}: {error}")
         return False
-    try_report(folder, folder.absolute().name, warn)
     return True
+
+
+def show(folder: Path, warn: Callable[[str], None]) -> None:
+    """Make the report of a pruned folder again, with what was kept."""
+    from ..report.write import try_report
+
+    try_report(folder, folder.absolute().name, warn)

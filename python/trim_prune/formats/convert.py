@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ..models.load import PACKED_FILE
 from ..models.shards import INDEX_FILE, tensor_names
 from ..models.staging import check_output, output_folder, protect_inputs, write_errors
 from ..pattern import Keep
+from ..run_facts import known_facts
 from ..runfile import RUN_FILE
 from .files import open_tensors
 from .indices import are_smaller, pack_indices, unpack_indices
@@ -44,11 +46,14 @@ class Sizes:
     packed: int
 
 
-def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
+def pack_model(
+    source: Path, out: Path, *, overwrite: bool = False, warn: Callable[[str], None] = warnings.warn
+) -> Sizes:
     """Write a packed checkpoint of a pruned model folder; beside it, what stands beside the model.
 
     Packed are the tensors that masks.safetensors names; without that file, the linears of the blocks that become
-    smaller by it, by the zeros (+0, to the bit) that they have. All else is copied as it is.
+    smaller by it, by the zeros (+0, to the bit) that they have. All else is copied as it is, but for our report and
+    model card, which are made anew. ``warn``: called where they cannot be.
     """
     check_output(out, overwrite)
     protect_inputs(out, {"model": source})
@@ -76,11 +81,14 @@ def pack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
             shutil.copyfile(source / INDEX_FILE, folder / PACKED_INDEX)
         text = _contents(always, shards, contents, masks.transposed).json_text()
         (folder / PACKED_FILE).write_text(text, encoding="utf-8")
+        _report(folder, out, warn)
     return sizes
 
 
-def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
-    """Write the ordinary model folder that a packed checkpoint was made from."""
+def unpack_model(
+    source: Path, out: Path, *, overwrite: bool = False, warn: Callable[[str], None] = warnings.warn
+) -> Sizes:
+    """Write the ordinary model folder that a packed checkpoint was made from; ``warn``: see :func:`pack_model`."""
     check_output(out, overwrite)
     protect_inputs(out, {"model": source})
     packed = open_packed(source)
@@ -97,6 +105,7 @@ def unpack_model(source: Path, out: Path, *, overwrite: bool = False) -> Sizes:
         if packed.contents.masks:
             masks = packed.masks()
             save_masks(masks, folder / MASK_FILE)
+        _report(folder, out, warn)
     return sizes
 
 
@@ -202,7 +211,23 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def _copy_beside(source: Path, folder: Path) -> None:
+    """What a run left beside the model, but for what it says of the folder, which is another now."""
+    from ..report.card import CARD_FILE, is_our_card
+    from ..report.derived import DERIVED_FILE
+    from ..report.write import REPORT_FILE
+
     copy_companions(source, folder)
+    ours = {DERIVED_FILE, REPORT_FILE} if known_facts(source) is not None else set()
+    if is_our_card(source / CARD_FILE):
+        ours.add(CARD_FILE)
     for pattern in BESIDE:
         for file in source.glob(pattern):
-            shutil.copyfile(file, folder / file.name)
+            if file.name not in ours:
+                shutil.copyfile(file, folder / file.name)
+
+
+def _report(folder: Path, out: Path, warn: Callable[[str], None]) -> None:
+    from ..report.write import try_report
+
+    if known_facts(folder) is not None:
+        try_report(folder, out.absolute().name, warn)

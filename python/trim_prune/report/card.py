@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .. import __version__
 from ..files import write_atomically
-from ..models.load import STRUCTURE_FILE
+from ..models.load import PACKED_FILE, STRUCTURE_FILE
 from .card_parts import about
 from .evaluated import evaluated_tables
 from .run import Run
@@ -23,18 +24,27 @@ _MARK = re.compile(r"<!-- Written by trim-prune; digest of the rest ([0-9a-f]{64
 def write_card(run: Run, derived: Mapping[str, Any]) -> bool:
     """Write the card unless there is one that somebody wrote or changed; returns whether it was written."""
     file = run.folder / CARD_FILE
-    if file.exists() and not _is_ours(file.read_text(encoding="utf-8", errors="replace")):
+    if file.exists() and not is_our_card(file):
         return False
     card = model_card(run, derived)
     write_atomically(file, f"{card}<!-- Written by trim-prune; digest of the rest {_digest(card)} -->\n")
     return True
 
 
+def is_our_card(file: Path) -> bool:
+    """Whether a card is there, and as it was written here."""
+    if not file.is_file():
+        return False
+    card = file.read_text(encoding="utf-8", errors="replace")
+    mark = _MARK.search(card)
+    return mark is not None and mark[1] == _digest(card[: mark.start()])
+
+
 def model_card(run: Run, derived: Mapping[str, Any]) -> str:
     """The card in Markdown, with the values at its head that model hubs read."""
     facts, told = run.facts, about(run, derived)
-    ragged = (run.folder / STRUCTURE_FILE).is_file()
-    head: dict[str, Any] = {} if ragged else {"library_name": "transformers"}
+    own = _why_not_transformers(run.folder)
+    head: dict[str, Any] = {"library_name": "transformers"} if own is None else {}
     head["pipeline_tag"] = "text-generation"
     if facts["hub_id"]:
         head["base_model"] = facts["hub_id"]
@@ -53,7 +63,7 @@ def model_card(run: Run, derived: Mapping[str, Any]) -> str:
         "",
         "## How to load it",
         "",
-        *_loading(run.name, ragged),
+        *_loading(run.name, own),
         f"tokenizer = AutoTokenizer.from_pretrained({run.name!r})",
         "```",
         "",
@@ -74,8 +84,17 @@ def model_card(run: Run, derived: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _loading(name: str, ragged: bool) -> list[str]:
-    if not ragged:
+def _why_not_transformers(folder: Path) -> str | None:
+    """Why a folder is loaded by trim_prune; None if it is a model folder like any other."""
+    if (folder / PACKED_FILE).is_file():
+        return "It is packed: only the weights that stay are stored, which transformers cannot read"
+    if (folder / STRUCTURE_FILE).is_file():
+        return "Its blocks differ in size, which transformers cannot read"
+    return None
+
+
+def _loading(name: str, own: str | None) -> list[str]:
+    if own is None:
         return [
             "Like the dense model:",
             "",
@@ -85,7 +104,7 @@ def _loading(name: str, ragged: bool) -> list[str]:
             f'model = AutoModelForCausalLM.from_pretrained({name!r}, dtype="auto")',
         ]
     return [
-        "Its blocks differ in size, which transformers cannot read; with `pip install 'trim-kernels[prune]'`:",
+        f"{own}; with `pip install 'trim-kernels[prune]'`:",
         "",
         "```python",
         "import trim_prune",
@@ -120,11 +139,6 @@ def _evaluations(run: Run) -> list[str]:
 def _plain(text: str) -> str:
     """Text that Markdown takes as it is."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-
-
-def _is_ours(card: str) -> bool:
-    mark = _MARK.search(card)
-    return mark is not None and mark[1] == _digest(card[: mark.start()])
 
 
 def _digest(card: str) -> str:

@@ -56,7 +56,9 @@ def _of_weights(run: Run, derived: Mapping[str, Any]) -> About:
         ],
         honest=honest_words(facts, derived["bytes"]),
         tags=["sparse"],
-        files="run.json has the recipe and the results of every linear, masks.safetensors which weights are zero.",
+        files="run.json has the recipe and the results of every linear, "
+        + ("masks.safetensors" if "masks" in derived["bytes"] else "the packed files")
+        + " which weights are zero.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..evaluation.protocol import differences, shared
 from .masks import masks_of_run, matrices
 from .overlap import overlaps
 from .run import Run, mean_of, read_run, share
-from .structured import derive_structured
+from .structured import structured_blocks
 from .structured_compare import part_name, part_units, structured_facts, unit_overlaps
 
 
@@ -29,6 +30,7 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
     first, *others = runs
     return {
         "structured": first.structured,
+        "notes": _notes(runs),
         "runs": [_facts(run) | (structured_facts(run) if run.structured else _weight_facts(run)) for run in runs],
         "block_of": _block_of(first),
         "overlaps": {run.name: _overlaps(first, run) for run in others},
@@ -41,10 +43,16 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+def _notes(runs: Sequence[Run]) -> list[str]:
+    """What speaks against a comparison and does not forbid it: a model may have been moved or renamed."""
+    models = list(dict.fromkeys(run.model for run in runs))
+    return [f"The models have unlike names: {', '.join(models)}."] if len(models) > 1 else []
+
+
 def _block_of(run: Run) -> dict[str, int]:
     """The block of each linear or part, by the name that it has in overlaps."""
     if run.structured:
-        blocks = derive_structured(run)["blocks"]
+        blocks = structured_blocks(run)
         return {part_name(block["block"], kind): block["block"] for block in blocks for kind in block["parts"]}
     return {linear["name"]: linear["block"] for linear in matrices(masks_of_run(run.folder), run.linears)}
 
@@ -114,13 +122,12 @@ def _evaluations(runs: Sequence[Run]) -> dict[str, Any]:
     """What was measured of several by one protocol, and why other perplexities are not compared."""
     measured = {run.name: [x for x in run.evaluations if x["of"] == "pruned"] for run in runs}
     found = shared(measured)
-    compared = {name for group in found if group["kind"] == "perplexity" for name in group["results"]}
+    compared = [group for group in found if group["kind"] == "perplexity"]
     last = {name: [x for x in all_ if x["kind"] == "perplexity"][-1:] for name, all_ in measured.items()}
     protocols = {name: x[0]["protocol"] for name, x in last.items() if x}
     refused = []
-    for name, protocol in protocols.items():
-        other = next((other for other in protocols if other != name), None)
-        if name not in compared and other is not None:
-            unlike = "; ".join(differences(protocols[other], protocol))
-            refused.append(f"The perplexities of {other} and {name} are not compared: {unlike}.")
+    for first, second in combinations(protocols, 2):
+        if not any({first, second} <= group["results"].keys() for group in compared):
+            unlike = "; ".join(differences(protocols[first], protocols[second]))
+            refused.append(f"The perplexities of {first} and {second} are not compared: {unlike}.")
     return {"evaluations": found, "refused": refused}

@@ -35,15 +35,14 @@ def compare_page(comparison: Mapping[str, Any]) -> str:
     """All facts of a comparison, the curves of the runs in one plot each."""
     runs = comparison["runs"]
     names = [run["name"] for run in runs]
-    models = list(dict.fromkeys(run["model"] for run in runs))
     phases = list(dict.fromkeys(phase for run in runs for phase in run["seconds"]))
     overlaps = comparison["overlaps"]
     what = "part" if comparison["structured"] else "linear"
     return render(
         "compare.html",
-        model=models[0],
+        model=runs[0]["model"],
         names=names,
-        notes=[f"The models have unlike names: {', '.join(models)}."] if len(models) > 1 else [],
+        notes=comparison["notes"],
         run_columns=run_columns(comparison),
         run_rows=run_rows(comparison),
         evaluations=[compared_table(evaluation) for evaluation in comparison["evaluations"]],
@@ -106,19 +105,24 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
 
 
 def _figures(comparison: Mapping[str, Any]) -> list[tuple[str, Any, str]]:
-    figures = []
+    runs, figures = comparison["runs"], []
+    # The same in every figure, also in those that lack a run.
+    styles = {
+        # Dashes too: where two runs agree, both are seen.
+        run["name"]: style | {"linestyle": DASHES[number % len(DASHES)]}
+        for number, (run, style) in enumerate(zip(runs, line_styles(len(runs)), strict=True))
+    }
     for key, title, label, scale, note in STRUCTURED_CURVES if comparison["structured"] else CURVES:
         curves = {
             run["name"]: {block["block"]: scale * block[key] for block in run["blocks"] if block.get(key) is not None}
-            for run in comparison["runs"]
+            for run in runs
         }
         if any(curves.values()):
-            figures.append((title, safe(_curves(key, curves, label)), note))
-    runs = comparison["runs"]
+            figures.append((title, safe(_curves(key, curves, label, styles)), note))
     curves = {run["name"]: _overlap_by_block(comparison, run) for run in runs[1:]}
     of, what = ("units", "parts") if comparison["structured"] else ("masks", "linears")
     note = f"of each run with {runs[0]['name']}, mean over the {what}"
-    return [*figures, (f"Overlap of the {of}", safe(_curves("overlap", curves, "both, % of either")), note)]
+    return [*figures, (f"Overlap of the {of}", safe(_curves("overlap", curves, "both, % of either", styles)), note)]
 
 
 def _overlap_by_block(comparison: Mapping[str, Any], run: Mapping[str, Any]) -> dict[int, float]:
@@ -129,14 +133,14 @@ def _overlap_by_block(comparison: Mapping[str, Any], run: Mapping[str, Any]) -> 
     return {block: sum(values) / len(values) for block, values in found.items()}
 
 
-def _curves(name: str, curves: Mapping[str, Mapping[int, float]], label: str) -> str:
+def _curves(
+    name: str, curves: Mapping[str, Mapping[int, float]], label: str, styles: Mapping[str, Mapping[str, Any]]
+) -> str:
     def plot(axes: Axes) -> None:
-        for number, ((run, curve), style) in enumerate(zip(curves.items(), line_styles(len(curves)), strict=True)):
-            # Dashes too: where two runs agree, both are seen.
-            style = style | {"linestyle": DASHES[number % len(DASHES)]}
+        for run, curve in curves.items():
             if curve:
                 marker = "o" if len(curve) < 3 else None
-                axes.plot(list(curve), list(curve.values()), label=run, marker=marker, markersize=3, **style)
+                axes.plot(list(curve), list(curve.values()), label=run, marker=marker, markersize=3, **styles[run])
         axes.set_ylabel(label)
         block_axis(axes)
         legend(axes)

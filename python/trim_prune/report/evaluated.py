@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..evaluation.protocol import label, shown
@@ -28,6 +28,7 @@ class Evaluated:
     columns: list[tuple[str, bool]]
     rows: list[list[str]]
     protocol: str
+    """In words, and after it which models were measured."""
 
 
 def evaluated_tables(evaluations: Sequence[Mapping[str, Any]]) -> list[Evaluated]:
@@ -59,7 +60,9 @@ def figure_words(name: str, value: Any) -> str:
         return "not measured"
     if name.endswith("bytes"):
         return size(value)
-    return f"{value:.2f}" if name == "perplexity" else f"{value:.4g}"
+    if name == "perplexity":
+        return f"{value:.2f}"
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def compared_table(evaluation: Mapping[str, Any]) -> Evaluated:
@@ -76,6 +79,8 @@ def compared_table(evaluation: Mapping[str, Any]) -> Evaluated:
 
 
 def _table(group: Sequence[Mapping[str, Any]]) -> Evaluated:
-    found = {evaluation["of"]: evaluation["results"] for evaluation in group}
+    found = {evaluation["of"]: evaluation for evaluation in group}
     ordered = {place: found[place] for place in ("dense", "pruned") if place in found}
-    return compared_table({**group[0], "results": ordered})
+    table = compared_table({**group[0], "results": {place: x["results"] for place, x in ordered.items()}})
+    models = ", ".join(f"{place} {x['model']}" for place, x in ordered.items() if "model" in x)
+    return replace(table, protocol=f"{table.protocol} Measured: {models}.") if models else table

@@ -11,16 +11,15 @@ from torch import Tensor
 
 from ..errors import TrimPruneError
 from ..formats.masks import MASK_FILE, Masks, open_mask_file, unpack
+from ..formats.packed import open_packed
 from ..models.load import PACKED_FILE
 from .run import Linear
 
 
 def masks_of_run(folder: Path) -> Masks:
-    """The masks in the folder of a run."""
+    """The masks in the folder of a run, which may be packed."""
     if (folder / PACKED_FILE).is_file():
-        raise TrimPruneError(
-            "the model folder is packed", where=str(folder), fix="trim-prune unpack it, and take what that writes"
-        )
+        return open_packed(folder).masks()
     try:
         return open_mask_file(folder / MASK_FILE)
     except TrimPruneError as error:

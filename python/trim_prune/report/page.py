@@ -86,7 +86,7 @@ def _cards(run: Run) -> list[tuple[str, str, str]]:
             f"{sparsity['pruned']} of {sparsity['prunable_weights']}",
         ),
         (
-            "of the parameters without embeddings",
+            "of the parameters without embeddings and head",
             f"{sparsity['of_non_embedding']:.4%}",
             f"of {sparsity['non_embedding_parameters']}",
         ),
@@ -100,10 +100,12 @@ def _cards(run: Run) -> list[tuple[str, str, str]]:
 def _plots(run: Run, derived: Mapping[str, Any], searched: list[Linear]) -> dict[str, Any]:
     uneven = any(linear["row_max"] - linear["row_min"] > 1 for linear in run.linears)
     measured = any(linear.get("output_error") is not None for linear in run.linears)
+    drawn, left = plots.row_plots(run, derived) if uneven else ([], 0)
     return {
         "sparsity": safe(plots.sparsity_plot(derived)),
         "error": safe(plots.error_plot(derived)) if measured else None,
-        "rows": [(title, safe(svg)) for title, svg in plots.row_plots(run, derived)] if uneven else [],
+        "rows": [(title, safe(svg)) for title, svg in drawn],
+        "rows_left": left,
         "quality": safe(plots.quality_plot(derived)) if searched else None,
         "rates": safe(plots.rate_plot(run)) if searched else None,
     }

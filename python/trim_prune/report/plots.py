@@ -96,8 +96,11 @@ def rate_plot(run: Run) -> str:
     return draw("rates", plot)
 
 
-def row_plots(run: Run, derived: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Pairs of title and figure: a histogram over all linears, then of each kind a heat map over the blocks."""
+def row_plots(run: Run, derived: Mapping[str, Any]) -> tuple[list[tuple[str, str]], int]:
+    """Pairs of title and figure: a histogram over all linears, then of each kind a heat map over the blocks.
+
+    And of how many kinds there is none: those beyond the first MAX_KINDS.
+    """
     kinds: dict[str, dict[int, list[int]]] = {}
     for linear in matrices(masks_of_run(run.folder), run.linears):
         found = derived["row_histograms"].get(linear["name"])
@@ -110,7 +113,7 @@ def row_plots(run: Run, derived: Mapping[str, Any]) -> list[tuple[str, str]]:
     figures = [("All rows, by kind of linear", _histogram({names[kind]: kinds[kind] for kind in kinds}))]
     for number, kind in enumerate(list(kinds)[:MAX_KINDS]):
         figures.append((kind, _heat_map(f"rows{number}", kinds[kind])))
-    return figures
+    return figures, max(0, len(kinds) - MAX_KINDS)
 
 
 def phase_plot(seconds: Mapping[str, float]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .files import weight_bytes
+from .files import model_sizes
 from .run import Run
 
 KINDS = {"attention": "KV groups", "feed-forward": "channels"}
@@ -13,7 +13,12 @@ KINDS = {"attention": "KV groups", "feed-forward": "channels"}
 
 
 def derive_structured(run: Run) -> dict[str, Any]:
-    """As plain values: of every part of every block, also of those that keep all, how many units stay of how many."""
+    """As plain values: :func:`structured_blocks`, and bytes of the files."""
+    return {"blocks": structured_blocks(run), "bytes": model_sizes(run.folder)}
+
+
+def structured_blocks(run: Run) -> list[dict[str, Any]]:
+    """Of every part of every block, also of those that keep all, how many units stay of how many."""
     known = {(part["block"], part["kind"]): part for part in run.facts["parts"]}
     blocks = []
     for number, units in enumerate(_units(run.facts)):
@@ -27,7 +32,7 @@ def derive_structured(run: Run) -> dict[str, Any]:
                 "repaired_error": part.get("repaired_error"),
             }
         blocks.append({"block": number, "parts": parts})
-    return {"blocks": blocks, "bytes": {"weights": weight_bytes(run.folder)}}
+    return blocks
 
 
 def kept_verb(facts: Mapping[str, Any]) -> str:

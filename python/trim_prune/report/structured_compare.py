@@ -7,7 +7,7 @@ from typing import Any
 
 from ..formats.masks import Overlap
 from .run import Run, mean_of
-from .structured import derive_structured
+from .structured import structured_blocks
 
 
 def part_name(block: int, kind: str) -> str:
@@ -17,7 +17,7 @@ def part_name(block: int, kind: str) -> str:
 
 def part_units(run: Run) -> dict[str, list[int]]:
     """How many units each part had: models of unlike ones are not compared."""
-    blocks = derive_structured(run)["blocks"]
+    blocks = structured_blocks(run)
     return {
         part_name(block["block"], kind): [part["units"]] for block in blocks for kind, part in block["parts"].items()
     }
@@ -38,7 +38,7 @@ def structured_facts(run: Run) -> dict[str, Any]:
                 **{kind: part["kept"] / part["units"] for kind, part in block["parts"].items()},
                 "output_error": mean_of(block["parts"].values(), "repaired_error"),
             }
-            for block in derive_structured(run)["blocks"]
+            for block in structured_blocks(run)
         ],
     }
 

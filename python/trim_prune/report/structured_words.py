@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..structured.modes import MEANING
-from .words import calibration_words, method_options, size
+from .words import calibration_words, method_options, packed_words, size
 
 LAYERS = {
     "cosine": "Blocks lose the more, the more alike their input and output are (cosine)",
@@ -74,16 +74,17 @@ def structured_honest(facts: Mapping[str, Any], sizes: Mapping[str, int]) -> lis
         f"{speed['pruned']:.2f} pruned ({speed['pruned'] / speed['dense']:.2f} times)."
     )
     if mode == "masked":
+        on_disk = f"{size(sizes['weights'])}, as much as the dense model: what went is stored as zeros."
         return [
-            ("Size on disk", f"{size(sizes['weights'])}, as much as the dense model: what went is stored as zeros."),
+            ("Size on disk", packed_words(sizes) if "packed" in sizes else on_disk),
             ("What runs faster, and where", f"Nothing: all shapes are as they were. {measured}"),
             ("What does not", "Choose mode ragged or uniform for a model that is smaller and faster."),
         ]
     return [
         (
             "Size on disk",
-            f"{size(sizes['weights'])} for {parameters['pruned']} parameters; the dense model, with "
-            f"{parameters['dense']}, takes {size(dense)} in the same type (computed).",
+            f"{size(sizes.get('packed', sizes['weights']))} for {parameters['pruned']} parameters; the dense model, "
+            f"with {parameters['dense']}, takes {size(dense)} in the same type (computed).",
         ),
         (
             "What runs faster, and where",

@@ -91,13 +91,7 @@ def honest_words(facts: Mapping[str, Any], sizes: Mapping[str, int]) -> list[tup
     sparsity, pattern = facts["sparsity"], facts["recipe"]["pattern"]
     left = sparsity["all_parameters"] - sparsity["prunable_weights"]
     return [
-        (
-            "Size on disk",
-            f"{size(sizes['weights'])}, as much as the dense model in the same type: zeros are stored like any other "
-            f"value. The masks take {size(sizes['masks'])} more. Stored as one bit a weight and the values that stay, "
-            f"the model would take {size(sizes['packed'])} "
-            f"({sizes['packed'] / sizes['weights']:.0%}; computed, not measured).",
-        ),
+        ("Size on disk", _on_disk(sizes)),
         ("What runs faster, and where", f"{_faster(pattern)} {_measured(facts)}"),
         (
             "What does not",
@@ -106,6 +100,25 @@ def honest_words(facts: Mapping[str, Any], sizes: Mapping[str, int]) -> list[tup
             "all parameters.",
         ),
     ]
+
+
+def _on_disk(sizes: Mapping[str, int]) -> str:
+    if "masks" not in sizes:
+        return packed_words(sizes)
+    share = f"{sizes['packed'] / sizes['weights']:.0%}"
+    return (
+        f"{size(sizes['weights'])}, as much as the dense model in the same type: zeros are stored like any other "
+        f"value. The masks take {size(sizes['masks'])} more. Stored as one bit a weight and the values that stay, "
+        f"the model would take {size(sizes['packed'])} ({share}; computed, not measured)."
+    )
+
+
+def packed_words(sizes: Mapping[str, int]) -> str:
+    """What a packed folder takes."""
+    return (
+        f"{size(sizes['packed'])}: of pruned tensors, the values that stay and where they are. As an ordinary model "
+        f"folder (trim-prune unpack) it takes {size(sizes['weights'])}, computed, as much as the dense model."
+    )
 
 
 def _faster(pattern: str | None) -> str:

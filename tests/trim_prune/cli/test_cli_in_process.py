@@ -170,7 +170,8 @@ def test_evaluate_prints_the_perplexity_and_its_protocol(invoke, llama_folder, t
     assert figure.split() == ["perplexity", f"{expected.perplexity:.2f}"]
     assert protocol == (
         f"  Protocol: data {text_file}, text sha256 {expected.text_sha256[:12]}, tokens {187 * 32}, seqlen 32, "
-        f"windows 187, BOS rule BOS once at the start, dtype float32, tokens sha256 {expected.tokens_sha256[:12]}."
+        f"windows 187, BOS rule BOS once at the start, dtype float32, tokens sha256 {expected.tokens_sha256[:12]}. "
+        f"Measured: dense {llama_folder}."
     )
 
 

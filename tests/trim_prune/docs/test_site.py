@@ -40,9 +40,13 @@ def test_docstrings_are_in_it_and_no_role_of_sphinx_is_left(site, page):
 
 def test_every_public_name_has_its_place(site):
     import trim_kernels
+    import trim_prune
 
     html = (site / "reference/trim_kernels/index.html").read_text(encoding="utf-8")
     assert [name for name in trim_kernels.__all__ if f'id="trim_kernels.{name}' not in html] == ["__version__"]
+    # Those of the engine stand on the page that they belong to.
+    html = "".join(page.read_text(encoding="utf-8") for page in site.rglob("index.html"))
+    assert [name for name in trim_prune.__all__ if f'id="trim_prune.{name}"' not in html] == ["__version__"]
 
 
 def test_nothing_is_fetched_when_a_page_is_read(site):

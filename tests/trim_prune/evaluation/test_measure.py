@@ -12,7 +12,8 @@ import pytest
 import torch
 from tiny_models import make_model, save_model
 
-from trim_prune import evaluate, prune
+from trim_prune import TrimPruneError, evaluate, prune
+from trim_prune.evaluation.dense import refuse_pruned, require_dense_model
 from trim_prune.evaluation.measure import Wanted, measure
 from trim_prune.evaluation.speed import speed
 from trim_prune.memory import BodyPeak
@@ -75,6 +76,49 @@ def test_unlike_protocols_are_refused_and_what_was_measured_is_kept(pruned, toke
     assert "figures of unlike protocols cannot be compared" in errors
     assert "dtype float32 and bfloat16" in errors
     assert [entry["of"] for entry in kept(pruned)] == ["pruned"]
+
+
+def test_a_pruned_model_is_no_dense_one(pruned, llama_folder, text_file, tmp_path, invoke):
+    options = ["--data", text_file, "--seqlen", 32, "--max-windows", 2]
+    for model in (llama_folder, shutil.copytree(pruned, tmp_path / "other")):
+        code, printed, errors = invoke("evaluate", model, *options, "--against", pruned)
+        assert (code, printed) == (2, "")
+        assert "the model to measure against is pruned itself" in errors
+    assert kept(pruned) == []
+    # What was pruned twice was dense, in a manner of speaking, before the second time.
+    refuse_pruned(pruned, {"model": f"elsewhere/{pruned.name}"})
+
+
+def test_a_model_of_another_size_is_not_the_dense_one(pruned, tokenizer, text_file, tmp_path, invoke):
+    larger = save_model(tmp_path / "larger", make_model("llama", intermediate_size=40), tokenizer)
+    code, _, errors = invoke("evaluate", pruned, "--data", text_file, "--seqlen", 32, "--against", larger)
+    assert code == 2
+    assert "the model to measure against is not the one that was pruned" in errors
+    assert [entry["of"] for entry in kept(pruned)] == ["pruned"]
+    structured = {"parts": [], "parameters": {"dense": 5}, "model": "m"}
+    with pytest.raises(TrimPruneError, match="5 parameters, as m has"):
+        require_dense_model(structured, make_model("llama"), "other")
+
+
+def test_figures_of_another_model_of_that_shape_are_not_kept(
+    pruned, llama_folder, text_file, tokenizer, tmp_path, invoke
+):
+    options = ["--data", text_file, "--seqlen", 32, "--max-windows", 2]
+    moved = shutil.copytree(llama_folder, tmp_path / "moved")
+    code, printed, errors = invoke("evaluate", pruned, *options, "--against", moved)
+    assert (code, "warning" in errors) == (0, False)
+    assert f"Measured: dense {moved}, pruned {pruned}." in printed
+    assert f"Measured: dense {moved}" in (pruned / "README.md").read_text().replace("\\_", "_")
+    before = kept(pruned)
+    assert [entry["model"] for entry in before] == [str(pruned), str(moved)]
+    model = make_model("llama")
+    torch.nn.init.normal_(model.get_input_embeddings().weight)
+    other = save_model(tmp_path / "other", model, tokenizer)
+    code, printed, errors = invoke("evaluate", pruned, *options, "--against", other)
+    assert code == 0
+    assert f"dense {other}" in printed
+    assert f"{other} may not be the model that {pruned} was made from" in errors
+    assert [entry["model"] for entry in kept(pruned)] == [str(moved), str(pruned)]
 
 
 def test_results_that_cannot_be_kept_are_printed_all_the_same(pruned, text_file, invoke, monkeypatch):

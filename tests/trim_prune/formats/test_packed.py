@@ -74,11 +74,13 @@ def test_unpacked_it_is_the_folder_that_was_packed(tokenizer, tmp_path):
     pruned = pruned_folder(tmp_path, tokenizer, max_shard_size="20KB")
     assert len(list(pruned.glob("model-*"))) > 2
     pack_model(pruned, tmp_path / "packed")
-    unpack_model(tmp_path / "packed", tmp_path / "back")
+    # Of the same name: the model card says how to load it.
+    back = tmp_path / "back" / pruned.name
+    unpack_model(tmp_path / "packed", back)
     names = {path.name for path in pruned.iterdir()}
-    assert {path.name for path in (tmp_path / "back").iterdir()} == names
+    assert {path.name for path in back.iterdir()} == names
     for name in names:
-        assert (tmp_path / "back" / name).read_bytes() == (pruned / name).read_bytes(), name
+        assert (back / name).read_bytes() == (pruned / name).read_bytes(), name
     require_same(trim_prune.load(tmp_path / "packed").state_dict(), trim_prune.load(pruned).state_dict())
 
 

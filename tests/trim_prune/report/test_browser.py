@@ -49,11 +49,22 @@ for (const svg of document.querySelectorAll("figure svg")) {
     if (line.style.stroke.includes("--line") && contrast(getComputedStyle(line).stroke, ground) < 3)
       faint.push(line.style.stroke);
 }
+const broken = [];
+for (const cell of document.querySelectorAll("th, td.number, td:first-child")) {
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode())
+    for (const word of texts.currentNode.data.matchAll(/[\\w.%]+/g)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (range.getClientRects().length > 1) broken.push(word[0]);
+    }
+}
 const body = getComputedStyle(document.body);
 parent.postMessage(JSON.stringify({
   width: document.documentElement.clientWidth, scroll: document.documentElement.scrollWidth,
   ink: contrast(body.color, body.backgroundColor), dark: luminance(body.backgroundColor) < 0.2,
-  figures: document.querySelectorAll("figure svg").length, overlaps, outside, faint,
+  figures: document.querySelectorAll("figure svg").length, overlaps, outside, faint, broken,
 }), "*");
 </script>
 """
@@ -95,9 +106,11 @@ def page_files(runs, smaller, tmp_path_factory):
     facts["warnings"] = ["w" * 300]
     (run / "run.json").write_text(json.dumps(facts))
     write_report(run)
+    long_name = shutil.copytree(smaller / "masked", folder / "a_name_without_any_place_to_break_it")
     pages = {
         "report": (run / "report.html").read_text(encoding="utf-8"),
         "compare": compare_page(compare_runs([runs / "trim", runs / "best", runs / "nm"])),
+        "smaller": compare_page(compare_runs([smaller / "ragged", smaller / "masked", long_name])),
         "structured": (smaller / "ragged" / "report.html").read_text(encoding="utf-8"),
     }
     for name, page in pages.items():
@@ -114,25 +127,26 @@ def probed(page, folder, width, dark):
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("name", ["report", "compare", "structured"])
+@pytest.mark.parametrize("name", ["report", "compare", "smaller", "structured"])
 def test_nothing_is_cut_off_covered_or_faint(name, width, dark, page_files, tmp_path):
     found = probed(page_files / f"{name}.html", tmp_path, width, dark)
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["dark"] == dark
     assert found["ink"] > 10
-    assert found["figures"] == {"report": 13, "compare": 4, "structured": 4}[name]
+    assert found["figures"] == {"report": 13, "compare": 4, "smaller": 4, "structured": 4}[name]
     assert (found["overlaps"], found["outside"], found["faint"]) == ([], [], [])
+    assert [word for word in found["broken"] if "a_name_without" not in word] == []
 
 
 def test_the_probe_sees_what_is_wrong(page_files, tmp_path):
     text = "figure svg text { fill: #999 !important; font-size: 30px !important }"
-    wrong = f"<style>main {{ min-width: 700px }} {text}</style></head>"
+    wrong = f"<style>main {{ min-width: 700px }} td.number {{ width: 8ch }} {text}</style></head>"
     page = (page_files / "report.html").read_text(encoding="utf-8").replace("</head>", wrong)
     (tmp_path / "wrong.html").write_text(page, encoding="utf-8")
     found = probed(tmp_path / "wrong.html", tmp_path, 400, False)
     assert found["scroll"] > 400
-    assert min(len(found[fault]) for fault in ("overlaps", "outside", "faint")) > 0
+    assert min(len(found[fault]) for fault in ("overlaps", "outside", "faint", "broken")) > 0
 
 
 def test_a_screenshot_shows_the_page(page_files, tmp_path):

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from trim_kernels import unpack_bits
 from trim_prune import prune
 from trim_prune.report.compare import compare_runs
+from trim_prune.report.compare_page import compare_page
 from trim_prune.report.derived import derive
 from trim_prune.report.overlap import overlap
+from trim_prune.report.page_file import check_page
 from trim_prune.report.run import read_run
 
 PROTOCOL = {"data": "a.txt", "text_sha256": "12" * 32, "seqlen": 512}
@@ -62,6 +64,29 @@ def test_the_table_and_the_page_show_each_run(runs, tmp_path, invoke):
     assert "Nothing was measured of two of them" in page
 
 
+def test_a_page_replaces_nothing_but_a_page(run_folder, invoke, tmp_path):
+    folders = [run_folder("trim"), run_folder("nm")]
+    out = tmp_path / "new" / "deep" / "compare.html"
+    assert invoke("compare", *folders, "--out", out)[0] == 0
+    check_page(out, overwrite=False)  # the next may take its place
+    notes = tmp_path / "notes.html"
+    notes.write_text("<p>mine")
+    (tmp_path / "folder.html").mkdir()
+    weights = folders[0] / "model.safetensors"
+    for path, message in (
+        (weights, "a name that ends with .html"),
+        (notes, "the output file exists and is no page of trim-prune"),
+        (tmp_path / "folder.html", "the output is a folder"),
+        (notes / "page.html", "the output cannot be written"),
+    ):
+        before = weights.read_bytes()
+        code, printed, errors = invoke("compare", *folders, "--out", path)
+        assert (code, printed) == (2, "")
+        assert message in errors
+        assert (weights.read_bytes(), notes.read_text()) == (before, "<p>mine")
+    check_page(notes, overwrite=True)
+
+
 def test_the_facts_are_json(runs, invoke):
     code, printed, _ = invoke("compare", runs / "trim", runs / "nm", "--json")
     assert code == 0
@@ -98,6 +123,38 @@ def test_perplexities_of_unlike_protocols_are_not_compared_and_the_difference_is
     for figure in ("20.50", "10.25"):
         assert figure not in printed
         assert figure not in page
+
+
+def test_each_pair_that_is_not_compared_is_named_once(run_folder):
+    lengths = {"trim": 512, "best": 2048, "nm": 128}
+    folders = [run_folder(name, evaluations=[measured(9.5, seqlen=length)]) for name, length in lengths.items()]
+    assert compare_runs(folders)["refused"] == [
+        f"The perplexities of {first} and {second} are not compared: seqlen {lengths[first]} and {lengths[second]}."
+        for first, second in (("trim", "best"), ("trim", "nm"), ("best", "nm"))
+    ]
+
+
+def test_models_of_unlike_names_are_told(run_folder, invoke):
+    folders = [run_folder("trim", model="a/llama"), run_folder("nm", model="b/other")]
+    note = "The models have unlike names: llama, other."
+    assert compare_runs(folders)["notes"] == [note]
+    assert note in invoke("compare", *folders)[1]
+
+
+def test_a_run_has_one_style_in_all_figures(run_folder):
+    folders = [run_folder("trim"), run_folder("best"), run_folder("nm")]
+    comparison = compare_runs(folders)
+    comparison["runs"][0]["blocks"] = [block | {"output_error": None} for block in comparison["runs"][0]["blocks"]]
+    colours = {}
+    for figure in re.findall(r"<svg .*?</svg>", compare_page(comparison), flags=re.DOTALL):
+        legend = figure[figure.index("-legend") :]
+        # Of each line there is a mark as well.
+        lines = list(dict.fromkeys(re.findall(r"stroke: var\((--line-\d)\)", legend)))
+        names = re.findall(r">(\w+)</text>", legend)
+        assert len(names) == len(lines) > 0
+        for name, line in zip(names, lines, strict=True):
+            colours.setdefault(name, set()).add(line)
+    assert colours == {"trim": {"--line-0"}, "best": {"--line-1"}, "nm": {"--line-2"}}
 
 
 def test_unlike_models_are_refused(runs, tokenizer, text, tmp_path, invoke):

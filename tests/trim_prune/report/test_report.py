@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from trim_kernels import unpack_bits
 from trim_prune import TrimPruneError, prune
-from trim_prune.report import write
+from trim_prune.report import plots, write
+from trim_prune.report.evaluated import figure_words
 from trim_prune.report.files import file_sizes
 from trim_prune.report.rows import BINS, histogram
 from trim_prune.report.run import kind_of, read_run, short_names
@@ -93,6 +94,15 @@ def test_a_page_tells_the_facts_of_the_run(runs):
         assert linear["name"] in text
         assert f"{linear['quality']:.4f}" in text
         assert f"{linear['output_error']:.4f}" in text
+
+
+def test_kinds_whose_rows_are_not_drawn_are_counted(run_folder, pages, monkeypatch):
+    monkeypatch.setattr(plots, "MAX_KINDS", 5)
+    folder = run_folder("trim")
+    write.write_report(folder)
+    text = Page(page_of(folder)).text
+    assert "Kinds of linear whose rows are not drawn, and are in report.json: 2." in text
+    assert "of the parameters without embeddings and head" in text
 
 
 def test_what_was_not_measured_is_said(runs):
@@ -252,6 +262,11 @@ def test_a_method_of_a_plug_in_has_words_too(runs):
     words = " ".join(recipe_words(facts))
     for part in ("the score mine", "The solver yours", "The layer budget theirs", "the row budget its"):
         assert part in words
+
+
+def test_rates_are_plain_numbers():
+    rates = [figure_words("prefill", rate) for rate in (27463.4, 1000.0, 999.94, 3.14159, 0.0123456)]
+    assert rates == ["27463", "1000", "999.9", "3.142", "0.01235"]
 
 
 def test_sizes_and_times_are_for_people():

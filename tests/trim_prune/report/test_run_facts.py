@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
 
 from trim_prune import TrimPruneError, prune
-from trim_prune.evaluation.measure import keep
+from trim_prune.evaluation.measure import keep, show
+from trim_prune.evaluation.protocol import evaluation
 from trim_prune.formats.convert import pack_model
 from trim_prune.report.compare import compare_runs
+from trim_prune.report.derived import derive
+from trim_prune.report.run import read_run
+from trim_prune.report.words import size
 from trim_prune.report.write import write_report
 from trim_prune.run_facts import read_facts
 
@@ -95,10 +100,56 @@ def test_what_is_missing_is_named_with_the_version_that_wrote_it(run_folder):
         write_report(folder)
 
 
-def test_a_packed_folder_is_told_from_one_without_masks(run_folder, tmp_path):
-    pack_model(run_folder("trim"), tmp_path / "packed")
-    with pytest.raises(TrimPruneError, match=r"the model folder is packed(.|\n)*trim-prune unpack"):
-        write_report(tmp_path / "packed")
+@pytest.mark.parametrize("name", ["trim", "masked"])
+def test_a_packed_folder_has_a_report_that_is_true_of_it(name, run_folder, tmp_path, monkeypatch):
+    source, packed = run_folder(name), tmp_path / "packed"
+    (source / "report.html").write_text("of the dense folder")
+    pack_model(source, packed)
+    assert (packed / "report.html").read_text() == "not drawn"
+    card, sizes = (packed / "README.md").read_text(), json.loads((packed / "report.json").read_text())["bytes"]
+    assert "from_pretrained('packed', dtype" not in card
+    assert "library_name" not in card
+    assert f"- **Size on disk.** {size(sizes['packed'])}: of pruned tensors, the values that stay" in card
+    assert sizes["packed"] == (packed / "packed-model.safetensors").stat().st_size
+    assert 0 <= sizes["weights"] - (source / "model.safetensors").stat().st_size < 10_000  # names in headers
+    names = {}
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1], names)
+    assert names["model"].num_parameters() > 0
+    # What is measured of it reaches its card.
+    found = evaluation("perplexity", "pruned", "packed", {"data": "a.txt"}, {"perplexity": 12.5})
+    warnings = []
+    assert keep(packed, [found], warnings.append) is True
+    show(packed, warnings.append)
+    assert warnings == []
+    assert "| perplexity | 12.50 |" in (packed / "README.md").read_text()
+
+
+def test_masks_of_a_packed_folder_are_compared(runs, tmp_path):
+    pack_model(runs / "nm", tmp_path / "packed")
+    assert set(compare_runs([runs / "nm", tmp_path / "packed"])["overlaps"]["packed"].values()) == {1.0}
+    histograms = [derive(read_run(folder))["row_histograms"] for folder in (runs / "nm", tmp_path / "packed")]
+    assert histograms[0] == histograms[1]
+
+
+def test_what_a_person_wrote_is_packed_as_it_is(run_folder, tmp_path):
+    source = run_folder("trim")
+    (source / "README.md").write_text("# mine\n")
+    pack_model(source, tmp_path / "packed")
+    assert (tmp_path / "packed" / "README.md").read_text() == "# mine\n"
+
+
+def test_weights_that_are_missing_or_cut_are_told(run_folder, invoke):
+    folder = run_folder("trim")
+    weights = folder / "model.safetensors"
+    for spoil, message in (
+        (lambda: weights.write_bytes(weights.read_bytes()[:-100]), "not a readable safetensors file"),
+        (weights.unlink, "the model folder has no weights"),
+    ):
+        spoil()
+        code, printed, errors = invoke("report", folder)
+        assert (code, printed) == (2, "")
+        assert message in errors
 
 
 def test_a_structured_run_is_none_to_go_on_from(run_folder, llama_folder, tmp_path):

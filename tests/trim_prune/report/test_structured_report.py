@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from trim_prune import TrimPruneError
 from trim_prune.models.license import card_data
 from trim_prune.report.compare import compare_runs
 from trim_prune.report.compare_page import run_rows
@@ -99,6 +100,14 @@ def test_two_are_compared_by_what_they_keep(smaller, tmp_path, invoke):
     for part, overlap in found["overlaps"]["masked"].items():
         ours, theirs = (gone.get(part, {}).get(name, set()) for name in ("ragged", "masked"))
         assert overlap == (len(ours & theirs) / len(ours | theirs) if ours | theirs else None)
+
+
+def test_a_comparison_needs_no_weights_and_a_report_does(run_folder, smaller):
+    folder = run_folder("ragged")
+    (folder / "model.safetensors").unlink()
+    assert compare_runs([folder, smaller / "masked"])["runs"][0]["share"] < 1
+    with pytest.raises(TrimPruneError, match="the model folder has no weights"):
+        write_report(folder)
 
 
 def test_single_weights_and_whole_heads_are_not_compared(runs, smaller, invoke):
