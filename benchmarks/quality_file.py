@@ -14,6 +14,7 @@ from typing import Any
 
 from trim_prune.calibration.text import Text, open_text
 from trim_prune.demo import split_topics
+from trim_prune.files import write_atomically
 from trim_prune.recipes import AnyRecipe, build_recipe
 
 CALIBRATION_SHARE = 0.6
@@ -69,9 +70,7 @@ class QualityFile:
                 self._read()
             yield
             self.content["machine"] = self._machine
-            new = self.path.with_suffix(".new")
-            new.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-            new.replace(self.path)
+            write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
         finally:
             os.close(folder)
 
