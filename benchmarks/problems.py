@@ -83,6 +83,27 @@ class Layer(Problem):
 
 
 @dataclass(frozen=True)
+class Pool(Problem):
+    """Scores of all weights of a matrix that compete with one another, as one row [1, R * C], float32."""
+
+    CHANGED: ClassVar[str] = "score"
+    TOUCHED: ClassVar[tuple[str, ...]] = ("score",)
+
+    score: Tensor
+    prune_count: Tensor
+    check_values: bool
+    """As of a layer."""
+
+    @classmethod
+    def make(cls, linear: Linear, dtype: torch.dtype, device: str) -> Self:
+        """Wanda's, of weights of that dtype; so many as the target says go."""
+        weight, _, column_scale = linear_like(linear.rows, linear.columns, TOKENS, dtype=dtype, device=device)
+        score = (weight.abs() * column_scale).view(1, -1)
+        count = torch.tensor([int(SPARSITY * score.numel())], dtype=torch.int32, device=device)
+        return cls(score, count, check_values=score.device.type == "cpu")
+
+
+@dataclass(frozen=True)
 class Band(Problem):
     """One matrix with the Gram matrix of its inputs, Wanda's column scale, and the counts around the target."""
 

@@ -99,7 +99,8 @@ def main(
     file = QualityFile(path, about(device.type), protocol)
     loaded = load_model(source, dtype=dtype)
     loaded.model.to(device)
-    dense = {name: weight.clone() for name, weight in loaded.model.state_dict().items()}
+    # On the host, so that several processes find room on one device.
+    dense = {name: weight.to("cpu", copy=True) for name, weight in loaded.model.state_dict().items()}
 
     def judge() -> float:
         return perplexity(loaded.model, loaded.tokenizer, held_out, seqlen=window, max_windows=windows).perplexity

@@ -19,7 +19,7 @@ LIBRARY = Path(__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 DEVICE = "cuda"
 """The type of the devices whose memory the library reads. Tests run the library on CPU tensors."""
 
-_ABI = 3
+_ABI = 4
 """TK_CUDA_ABI of trim_kernels_cuda.h."""
 _BAD_VALUE, _OVERFLOW = 1, 2
 _POINTER, _SIZE, _INT, _STRING = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_char_p
@@ -54,7 +54,7 @@ class Inputs(ctypes.Structure):
 
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "row_select": (_POINTER, _POINTER, _POINTER),
+    "row_select": (_POINTER, _POINTER, _POINTER, _POINTER),
     "prune_rows": (_POINTER, _POINTER, _POINTER),
     "row_order": (_POINTER, _POINTER, _INT, _POINTER),
     "nm_rank": (_POINTER, _INT, _POINTER),
@@ -67,6 +67,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 """What each function of trim_kernels_cuda.h takes before the call."""
 _SIZES: dict[str, tuple[Any, ...]] = {
+    "row_select_scratch": (_SIZE, _SIZE, _INT),
     "row_order_scratch": (_SIZE, _SIZE, _INT),
     "column_sqnorm_splits": (_SIZE, _SIZE),
     "staged_bytes": (_POINTER, _INT, _SIZE),

@@ -11,7 +11,14 @@ from benchmarks.cases.elimination import OBS_UPDATE
 from benchmarks.cases.groups import NM_MASK, NM_RANK, PRUNE_2_OF_4, PRUNE_4_OF_8
 from benchmarks.cases.packing import PACK_VALUES, UNPACK_VALUES
 from benchmarks.cases.quality import ALLOCATE_ROWS, ALLOCATE_ROWS_EXACT, ROW_QUALITY
-from benchmarks.cases.rows import PRUNE_ROWS, ROW_MASK, ROW_MASK_PACKED, ROW_ORDER, ROW_THRESHOLD
+from benchmarks.cases.rows import (
+    PRUNE_ROWS,
+    ROW_MASK,
+    ROW_MASK_OF_ALL,
+    ROW_MASK_PACKED,
+    ROW_ORDER,
+    ROW_THRESHOLD,
+)
 
 __all__ = ["CASES", "HEADLINES", "Case"]
 
@@ -34,6 +41,7 @@ CASES: tuple[Case[Any], ...] = (
     ROW_ORDER,
     ROW_THRESHOLD,
     ROW_MASK,
+    ROW_MASK_OF_ALL,
     ALLOCATE_ROWS_EXACT,
     OBS_UPDATE,
     ROW_ERROR_CURVE,

@@ -7,8 +7,8 @@ from torch import Tensor
 
 import trim_kernels
 from benchmarks.cases.case import Case
-from benchmarks.cases.checks import equal, equal_masks
-from benchmarks.problems import Layer, Problem
+from benchmarks.cases.checks import equal, equal_but_for_ties, equal_masks
+from benchmarks.problems import Layer, Pool, Problem
 
 
 def sort(layer: Layer) -> tuple[Tensor, Tensor]:
@@ -50,6 +50,15 @@ def _mask(layer: Layer, backend: str, *, packed: bool) -> Tensor:
         check_values=layer.check_values,
         backend=backend,
     )
+
+
+def _mask_of_all(pool: Pool, backend: str) -> Tensor:
+    return trim_kernels.row_mask(pool.score, pool.prune_count, check_values=pool.check_values, backend=backend)
+
+
+def _sort_all(pool: Pool) -> Tensor:
+    scores = pool.score.flatten().sort().values
+    return pool.score >= scores[pool.prune_count.long()]
 
 
 def _prune(layer: Layer, backend: str) -> Tensor:
@@ -105,6 +114,18 @@ ROW_MASK = Case(
     operations=no_operations,
     baseline=sort_and_scatter,
     baseline_name="torch.sort + scatter",
+)
+ROW_MASK_OF_ALL = Case(
+    "row_mask",
+    "all as one row",
+    Pool.make,
+    _mask_of_all,
+    equal_masks,
+    bytes_moved=lambda pool: pool.score.nbytes + pool.score.numel(),
+    operations=no_operations,
+    baseline=_sort_all,
+    baseline_name="torch.sort of all",
+    baseline_check=equal_but_for_ties,
 )
 PRUNE_ROWS = Case(
     "prune_rows_",

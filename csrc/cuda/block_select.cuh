@@ -11,8 +11,9 @@ namespace {
 
 struct Digit {
   int shift, bits;
+  int counters;  // where they begin
 };
-constexpr Digit kDigits[] = {{21, 10}, {11, 10}, {0, 11}};
+constexpr Digit kDigits[] = {{21, 10, 0}, {11, 10, 1 << 10}, {0, 11, 2 << 10}};
 constexpr int kCounters = (1 << 10) + (1 << 10) + (1 << 11);
 
 template <int kThreads>
@@ -52,28 +53,38 @@ __device__ __forceinline__ void find_digit(const uint32_t* counters, uint32_t ra
   __syncthreads();
 }
 
-// Counts the digits of the keys from `base` on that share all digits above, and moves base and rank to the digit found.
-template <int kThreads, int kPass, class Row>
-__device__ __forceinline__ void count_and_find(const Row& row, int32_t columns, uint32_t& base, uint32_t& rank,
-                                               SelectShared<kThreads>& shared) {
-  constexpr Digit kDigit = kDigits[kPass];
-  constexpr int kBins = 1 << kDigit.bits;
-  uint32_t* const counters = shared.counters + (kPass << 10);
+// Counts the digits of the keys from `base` on that share all digits above.
+template <int kDigit, class Row>
+__device__ __forceinline__ void count_digits(const Row& row, int32_t columns, uint32_t base, uint32_t* counters) {
+  constexpr Digit kThis = kDigits[kDigit];
+  counters += kThis.counters;
   row.each([&](int32_t column, const uint32_t(&key)[kVector]) {
     if (column >= columns) return;
 #pragma unroll
     for (int e = 0; e < kVector; ++e) {
       const uint32_t above = key[e] - base;
       // The first digit of every key counts. That of padding behind the last column comes after all others.
-      if (kPass == 0 || above < 1u << (kDigit.shift + kDigit.bits)) {
-        atomicAdd(&counters[above >> kDigit.shift], 1u);
-      }
+      if (kDigit == 0 || above < 1u << (kThis.shift + kThis.bits)) atomicAdd(&counters[above >> kThis.shift], 1u);
     }
   });
-  __syncthreads();
-  find_digit<kThreads, kBins>(counters, rank, shared);
-  base += shared.digit << kDigit.shift;
+}
+
+// Moves base and rank to the digit found.
+template <int kThreads, int kDigit>
+__device__ __forceinline__ void find_in(const uint32_t* counters, uint32_t& base, uint32_t& rank,
+                                        SelectShared<kThreads>& shared) {
+  constexpr Digit kThis = kDigits[kDigit];
+  find_digit<kThreads, 1 << kThis.bits>(counters + kThis.counters, rank, shared);
+  base += shared.digit << kThis.shift;
   rank = shared.rank;
+}
+
+template <int kThreads, int kDigit, class Row>
+__device__ __forceinline__ void count_and_find(const Row& row, int32_t columns, uint32_t& base, uint32_t& rank,
+                                               SelectShared<kThreads>& shared) {
+  count_digits<kDigit>(row, columns, base, shared.counters);
+  __syncthreads();
+  find_in<kThreads, kDigit>(shared.counters, base, rank, shared);
 }
 
 // The columns of the weights with one key, as keys.

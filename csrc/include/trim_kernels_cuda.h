@@ -8,7 +8,7 @@ extern "C" {
 #endif
 
 // Raised with every change of a function or a struct below; callers compare it with tk_cuda_abi().
-#define TK_CUDA_ABI 3
+#define TK_CUDA_ABI 4
 
 // Where and for whom a call runs. All functions return 0 or a cudaError_t.
 typedef struct {
@@ -28,7 +28,10 @@ typedef struct {
   int32_t prune;  // zeroes the weight in place; nothing else is written then
 } tk_cuda_selected;
 
-int tk_cuda_row_select(const tk_scored*, const int32_t* prune_count, const tk_cuda_selected*, const tk_cuda_call*);
+// scratch: as many zeros as tk_cuda_row_select_scratch says, or NULL if that is 0.
+int tk_cuda_row_select(const tk_scored*, const int32_t* prune_count, const tk_cuda_selected*, uint32_t* scratch,
+                       const tk_cuda_call*);
+int64_t tk_cuda_row_select_scratch(int64_t rows, int64_t columns, int device);
 
 // Zeroes every weight before the threshold of its row.
 int tk_cuda_prune_rows(const tk_scored*, const int32_t* key, const int32_t* column, const tk_cuda_call*);

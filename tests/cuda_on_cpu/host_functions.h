@@ -84,6 +84,11 @@ inline int capability_of_device() {
   return int(std::lround(std::atof(chosen ? chosen : "9.0") * 10));
 }
 
+inline int multiprocessors_of_device() {
+  const char* chosen = std::getenv("TRIM_SHIM_MULTIPROCESSORS");
+  return chosen ? std::atoi(chosen) : 3;
+}
+
 inline cudaError_t noted(cudaError_t error) {
   if (error) host.last_error = error;
   return error;
@@ -167,7 +172,7 @@ inline cudaError_t cudaSetDevice(int device) {
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: return *value = 3, cudaSuccess;
+    case cudaDevAttrMultiProcessorCount: return *value = cuda_on_cpu::multiprocessors_of_device(), cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor: return *value = cuda_on_cpu::capability_of_device() / 10, cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: return *value = cuda_on_cpu::capability_of_device() % 10, cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:

@@ -214,7 +214,7 @@ def one_linear(subject: Subject) -> int:
     solver = workspaces.SOLVER.get(recipe.solver, workspaces.two_copies)
     found = []
     for linear in {linear.shape: linear for linear in subject.linears}.values():
-        matrix = Matrix(*linear.shape, subject.element, vectors(subject))
+        matrix = Matrix(*linear.shape, subject.element, vectors(subject), subject.device)
         dense = matrix.size * matrix.element * (error_inputs(needs) is not None)
         factor = workspaces.factor(matrix.columns) * factored(subject)
         searched = matrix.columns * matrix.vectors * matrix.element * ("search_inputs" in needs)

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from ..output_error import ROWS_AT_ONCE
-from ..tiles import TILE
+from ..tiles import values_of_tile
 
 FLOAT, DOUBLE = 4, 8
 
@@ -23,6 +25,7 @@ class Matrix:
     columns: int
     element: int
     vectors: int
+    device: torch.device
 
     @property
     def size(self) -> int:
@@ -32,7 +35,7 @@ class Matrix:
     @property
     def tile(self) -> int:
         """Weights of the rows that are looked at together, see ``tiles.row_tiles``."""
-        return min(self.size, max(TILE, self.columns))
+        return min(self.size, max(values_of_tile(self.device), self.columns))
 
 
 Bytes = Callable[[Matrix], int]

@@ -63,6 +63,62 @@ def test_rows_wider_than_registers(shared_bytes, monkeypatch):
         op("cuda", weight.half(), testing.mixed_counts(weight))
 
 
+LONG = 66_001
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+@pytest.mark.parametrize("ties", [False, True], ids=["no ties", "ties"])
+@pytest.mark.parametrize("op", SELECTIONS)
+def test_a_row_that_many_blocks_share(op, ties, dtype, case):
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(1, LONG, generator=generator)
+    weight = (weight.mul(4).round() if ties else weight).to(testing.DTYPES[dtype])
+    scorings = {
+        "weights": {},
+        "scale": {"column_scale": torch.rand(LONG, generator=generator)},
+        "score": {"score": torch.rand(1, LONG, generator=generator).mul(8).floor()},
+    }
+    for count in (0, 1, LONG // 2, LONG - 1, LONG):
+        for name, scoring in scorings.items():
+            with case(count=count, scoring=name):
+                assert cuda.size("row_select_scratch", *weight.shape, 0) > 0
+                SELECTIONS[op]("cuda", weight.clone(), torch.tensor([count], dtype=torch.int32), **scoring)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 3e38])
+def test_a_long_row_of_equal_weights(value, case):
+    weight = torch.full((1, LONG), value)
+    for op, check in SELECTIONS.items():
+        with case(op=op):
+            check("cuda", weight.clone(), torch.tensor([LONG - 5], dtype=torch.int32))
+
+
+def test_long_rows_do_not_mix(monkeypatch):
+    monkeypatch.setenv("TRIM_SHIM_MULTIPROCESSORS", "8")
+    weight = torch.randn(4, LONG, generator=torch.Generator().manual_seed(7)).mul(4).round()
+    counts = torch.tensor([LONG, 5, LONG // 2, 0], dtype=torch.int32)
+    assert cuda.size("row_select_scratch", *weight.shape, 0) > 0
+    for op in SELECTIONS.values():
+        op("cuda", weight.half(), counts)
+
+
+def test_a_long_row_under_any_schedule(cuda_on_cpu):
+    weight = torch.randn(1, 2 * LONG, generator=torch.Generator().manual_seed(6)).mul(4).round()[:, 1:-1:2]
+    assert not weight.is_contiguous()
+    for seed in range(4):
+        cuda_on_cpu.cuda_on_cpu_seed(seed)
+        testing.check_row_mask("cuda", weight, torch.tensor([LONG // 3], dtype=torch.int32))
+
+
+def test_bad_values_of_a_long_row_are_named():
+    weight = torch.zeros(1, LONG)
+    weight[0, LONG - 1] = float("nan")
+    with pytest.raises(ValueError, match=rf"^weight: expected finite values, got nan at \[0, {LONG - 1}\]"):
+        row_mask(weight, 40, backend="cuda")
+    with pytest.raises(ValueError, match=rf"^prune_count: expected values from 0 to {LONG}, got -1 at row 0"):
+        row_mask(torch.zeros(1, LONG), torch.tensor([-1], dtype=torch.int32), backend="cuda")
+
+
 def test_without_checks_the_weight_is_pruned_in_one_pass():
     weight = testing.nasty_matrix("17x129", torch.bfloat16)
     counts = testing.mixed_counts(weight)

@@ -161,6 +161,17 @@ def test_widths(columns, dtype, backend):
         testing.check_row_order(backend, weight, column_scale=scale)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 65_536), (3, 100_001), (1, 3_000_007)])
+def test_few_long_rows(rows, columns, dtype, backend):
+    weight = torch.randn(rows, columns, device="cuda", generator=generator(columns)).to(testing.DTYPES[dtype])
+    scale = torch.rand(columns, device="cuda", generator=generator(1))
+    counts = mixed_counts(rows, columns)
+    for check in (testing.check_row_threshold, testing.check_row_mask, testing.check_prune_rows):
+        check(backend, weight, counts, column_scale=scale)
+    testing.check_row_mask(backend, weight.mul(4).round(), counts)
+
+
 @pytest.mark.parametrize("dtype", testing.DTYPES)
 @pytest.mark.parametrize("matrix", testing.MATRICES)
 def test_nasty_matrices(matrix, dtype, backend, case):

@@ -97,23 +97,23 @@ def _least(curves: Tensor, multiplier: float) -> Tensor:
 
 def _complete(curve: Tensor, low: Tensor, high: Tensor, missing: int) -> Tensor:
     """Counts with ``missing`` more in all than ``low``: jumps from ``low`` to ``high`` that fit, then single counts."""
-    counts = low.clone()
     jumps = high - low
     cost = (_at(curve, high) - _at(curve, low)) / jumps.clamp(min=1)
-    left_out = []
+    # On the host: a device would be waited for at every row.
+    size, fits, left_out = jumps.tolist(), [0] * len(low), []
     for row in torch.argsort(cost, stable=True).tolist():
-        jump = int(jumps[row])
-        if 0 < jump <= missing:
-            counts[row] += jump
-            missing -= jump
-        elif jump:
+        if size[row] > missing:
             left_out.append(row)
+        else:
+            fits[row] = size[row]
+            missing -= size[row]
+    counts = low + torch.tensor(fits, dtype=torch.int64, device=low.device)
     if not missing:
         return counts
     # Another jump goes too far, by this much; the other way is to add to what there is.
     further = counts.clone()
     further[left_out[0]] = high[left_out[0]]
-    beyond = int(jumps[left_out[0]]) - missing
+    beyond = size[left_out[0]] - missing
     starts = ((counts, missing), (further, -beyond))
     ways = [_moved(curve, start, by, whole) for start, by in starts for whole in (True, False)]
     return min(ways, key=lambda way: float(_at(curve, way).sum()))

@@ -1,4 +1,4 @@
-"""row_threshold on CUDA: radix selection, one block a row, keys in registers."""
+"""row_threshold on CUDA: radix selection, one block a row, keys in registers; many blocks for few long rows."""
 
 from __future__ import annotations
 
@@ -31,5 +31,7 @@ def select_rows(
     """Select in every row and write what ``selected`` asks for."""
     matrix = scored(unit_stride(weight), column_scale, score)
     bad = cuda.value_flag(weight, column_scale, check_values)
-    cuda.call("row_select", weight.device, matrix, prune_count.contiguous(), selected, bad=bad)
+    counters = cuda.size("row_select_scratch", *weight.shape, weight.device.index or 0)
+    scratch = torch.zeros(counters, dtype=torch.int32, device=weight.device)
+    cuda.call("row_select", weight.device, matrix, prune_count.contiguous(), selected, scratch, bad=bad)
     cuda.require_good(bad, weight, column_scale, score, prune_count=prune_count)
