@@ -137,7 +137,10 @@ class Recipe(RecipeBase):
         }
         preset = presets.read(values["preset"]) if isinstance(values.get("preset"), str) else {}
         if (pattern := values.get("pattern", preset.get("pattern"))) is not None:
-            preset = preset | {"rows": "uniform"} | _sparsity_of(pattern)
+            # It leaves nothing to a row budget, and a whole one says what every linear keeps.
+            whole = _sparsity_of(pattern)
+            layers = {"layers": "uniform"} if whole and "pattern" not in preset else {}
+            preset = preset | {"rows": "uniform"} | layers | whole
         merged = begin_with(preset, values, GROUPS)
         own = preset.keys() & SOMETIMES - values.keys()
         return cls._without_unread(merged, own) if own else merged

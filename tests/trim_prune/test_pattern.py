@@ -106,7 +106,7 @@ def test_a_pattern_has_its_sparsity_and_takes_the_place_of_rows():
         ({"pattern": "keep 2 of 4", "sparsity": 0.4}, r"contradict(.|\n)*0\.5, which is keep 2 of 4(.|\n)*of 4"),
         ({"pattern": "of 8"}, "sparsity is missing"),
         ({"pattern": "keep 2 of 4", "rows": "trim"}, r"nothing to a row budget(.|\n)*rows: trim"),
-        ({"pattern": "keep 2 of 4", "solver": "alps"}, r"knows no patterns(.|\n)*one of mask, sparsegpt"),
+        ({"pattern": "keep 2 of 4", "solver": "swaps"}, r"knows no patterns(.|\n)*one of alps, mask, sparsegpt"),
         ({"pattern": 4, "sparsity": 0.5}, "pattern: .*got 4"),
     ],
     ids=str,
@@ -130,6 +130,7 @@ CHOICES = {
     "obs": {"score": "obs"},
     "fixed": {"solver": "sparsegpt"},
     "sparsegpt": {"preset": "sparsegpt"},
+    "alps": {"solver": "alps"},
     "best": {"preset": "best"},
 }
 

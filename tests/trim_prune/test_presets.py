@@ -9,6 +9,7 @@ import pytest
 from tiny_models import linears_of, make_model, zeros
 
 from trim_prune import Recipe, SparseGPTOptions, TrimPruneError, presets, prune
+from trim_prune.options import AlpsOptions
 
 TINY = {"samples": 4, "seqlen": 16}
 EXPECTED = {
@@ -21,7 +22,7 @@ EXPECTED = {
         "solver": "sparsegpt",
         "sparsegpt": {"mask": "blocks", "refine": 0},
     },
-    "best": {"solver": "sparsegpt"},
+    "best": {"score": "obs", "layers": "owl", "rows": "whole", "solver": "alps", "correction": 0.4},
     "msp": {"score": "wanda", "layers": "msp", "solver": "mask", "pattern": "of 8"},
 }
 
@@ -90,13 +91,23 @@ def test_a_preset_on_the_command_line_completes_a_file(tmp_path):
 
 
 def test_what_is_given_beside_a_preset_takes_the_place_of_what_it_says():
-    recipe = Recipe.build({"sparsity": 0.5, "preset": "best", "correction": 0.1, "sparsegpt": {"refine": 10}})
-    assert (recipe.correction, recipe.rows) == (0.1, "whole")
-    assert recipe.sparsegpt == SparseGPTOptions(mask="inside", refine=10)
+    recipe = Recipe.build({"sparsity": 0.5, "preset": "best", "correction": 0.1, "layers": "dlp", "alps": {"rho": 0.2}})
+    assert (recipe.correction, recipe.layers, recipe.rows) == (0.1, "dlp", "whole")
+    assert recipe.alps == AlpsOptions(rho=0.2)
+    recipe = Recipe.build({"sparsity": 0.5, "preset": "sparsegpt", "sparsegpt": {"refine": 10}})
+    assert recipe.sparsegpt == SparseGPTOptions(mask="blocks", refine=10)
+
+
+@pytest.mark.parametrize(
+    ("given", "layers"), [({"pattern": "keep 2 of 4"}, "uniform"), ({"pattern": "of 4", "sparsity": 0.5}, "owl")]
+)
+def test_a_whole_pattern_takes_the_place_of_the_layers_of_a_preset(given, layers):
+    recipe = Recipe.build({"preset": "best"} | given)
+    assert (recipe.layers, recipe.rows, recipe.solver, recipe.sparsity) == (layers, "uniform", "alps", 0.5)
 
 
 def test_the_options_of_a_method_that_is_not_chosen_any_more_go_with_it():
-    recipe = Recipe.build({"sparsity": 0.5, "preset": "best", "solver": "alps", "alps": {"rho": 0.1}})
+    recipe = Recipe.build({"sparsity": 0.5, "preset": "sparsegpt", "solver": "alps", "alps": {"rho": 0.1}})
     assert (recipe.solver, recipe.alps.rho, recipe.sparsegpt) == ("alps", 0.1, SparseGPTOptions())
 
 
@@ -133,7 +144,7 @@ def test_what_is_wrong_is_told_as_ever_where_the_preset_may_say_what_nothing_rea
 
 def test_a_whole_recipe_builds_itself_whatever_its_preset_says_by_now(monkeypatch):
     written = Recipe.build({"sparsity": 0.5, "preset": "best"}).model_dump(mode="json")
-    monkeypatch.setattr(presets, "read", lambda name: {"score": "ria", "solver": "alps", "alps": {"rho": 0.1}})
+    monkeypatch.setattr(presets, "read", lambda name: {"score": "ria", "solver": "swaps", "swaps": {"rounds": 3}})
     assert Recipe.build(written).model_dump(mode="json") == written
 
 
@@ -145,8 +156,8 @@ def test_trim_takes_the_layers_that_its_file_advises(layers):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"alps": {"rho": 0.1}}, r"options of alps are given(.|\n)*solver: sparsegpt"),
-        ({"solver": "mask", "sparsegpt": {"refine": 1}}, r"options of sparsegpt are given(.|\n)*solver: mask"),
+        ({"sparsegpt": {"refine": 1}}, r"options of sparsegpt are given(.|\n)*solver: alps"),
+        ({"solver": "mask", "alps": {"rho": 0.1}}, r"options of alps are given(.|\n)*solver: mask"),
         ({"scroe": "obs"}, "unknown key 'scroe'"),
     ],
     ids=str,

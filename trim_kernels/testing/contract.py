@@ -100,7 +100,7 @@ def check_row_quality(backend: str, weight: Tensor, prune_count: int | Tensor, i
     """The four statistics are as near the truth as plain torch in float32 brings them, within a factor of two.
 
     Errors are counted in units of what ``ROUNDINGS_ALLOWED`` rounding errors in every output would do to the statistic;
-    on a GPU sqrt(C) / 2 if that is more, and of half precision one more for every ``PRODUCTS_AT_ONCE`` of at most
+    on a GPU sqrt(C) if that is more, and of half precision one more for every ``PRODUCTS_AT_ONCE`` of at most
     ``PRODUCTS_IN_ALL`` columns.
     """
     got = row_quality(weight, prune_count, inputs, **scoring, backend=backend)
@@ -154,7 +154,7 @@ def check_column_sqnorm(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor
 def check_gram(backend: str, acc: Tensor, x: Tensor, token_mask: Tensor | None = None) -> None:
     """The lower triangle is as near the truth as plain torch in float32 brings it, within a factor of two.
 
-    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; on a GPU sqrt(tokens) / 2 if that is more, and
+    Errors are counted in units of ``ROUNDINGS_ALLOWED`` rounding errors; on a GPU sqrt(tokens) if that is more, and
     of half precision one more for every ``PRODUCTS_AT_ONCE`` of at most ``PRODUCTS_IN_ALL`` tokens. Everything else
     keeps its bits, and ``acc`` itself stays as it is.
     """
@@ -288,11 +288,12 @@ def _rounding(factor: Tensor, other: Tensor, products: int) -> float:
     """What a sum of so many products may be off by, relative to that of their absolute values.
 
     On a GPU one thread may add all of them one after another: n roundings of at most eps / 2 each come to about
-    sqrt(n) eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815). On a CPU they are added in several lanes.
+    sqrt(n) eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815), in the worst of many such sums to somewhat
+    more, of which twice as much is allowed. On a CPU they are added in several lanes.
     """
     on_tensor_cores = factor.is_cuda and factor.dtype == other.dtype != torch.float32
     cut_off = min(products, PRODUCTS_IN_ALL) / PRODUCTS_AT_ONCE if on_tensor_cores else 0
-    in_order = math.sqrt(products) / 2 if factor.is_cuda else 0
+    in_order = math.sqrt(products) if factor.is_cuda else 0
     return (max(ROUNDINGS_ALLOWED, in_order) + cut_off) * torch.finfo(torch.float32).eps
 
 

@@ -70,7 +70,7 @@ def nasty_matrix(name: str, dtype: torch.dtype, layout: str = "contiguous") -> T
 
 def _inside(matrix: Tensor, rows: slice, columns: slice, shape: tuple[int, int]) -> Tensor:
     """A view that equals ``matrix``, in a larger buffer full of NaN: a backend that strays outside is found out."""
-    view = torch.full(shape, torch.nan, dtype=matrix.dtype)[rows, columns]
+    view = torch.full(shape, torch.nan, dtype=matrix.dtype, device=matrix.device)[rows, columns]
     return view.copy_(matrix)
 
 

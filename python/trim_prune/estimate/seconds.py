@@ -17,6 +17,8 @@ SORT, SELECT = 48, 20
 """Bytes of memory traffic that take as long as sorting, or selecting from, one weight of a row."""
 CANDIDATES = 4
 """Products with the search inputs that all steps of TRIM's search are worth: each moves a few weights only."""
+ADMM_STEPS, ADMM_INVERSES = 24, 8
+"""About what the solver alps takes until its support stands still: at most so many steps, and values of rho."""
 PASSES = 3
 """How often an activation is written or read on its way, as a multiple of what is live at once."""
 
@@ -92,11 +94,15 @@ def search(subject: Subject, rates: Rates) -> float:
 
 
 def apply(subject: Subject, rates: Rates) -> float:
-    """The solver: a selection; where columns make up for others, a factor (C^3) and its use (R C^2) as well."""
+    """The solver: selections; where columns make up for others, a factor (C^3) and its use (R C^2) as well."""
+    linears, steps = subject.linears, _steps(subject)
     factors = sum(size**3 * count for size, count in _inputs(subject)) if factored(subject) else 0
-    updates = sum(linear.size * linear.shape[1] for linear in subject.linears)
-    uses = {"mask": 0, "sparsegpt": 1, "swaps": 2}.get(subject.recipe.solver, 2 * _steps(subject))
-    select = SELECT * sum(linear.size for linear in subject.linears) / rates.memory
+    if steps:
+        factors += ADMM_INVERSES * sum(linear.shape[1] ** 3 for linear in linears)
+    updates = sum(linear.size * linear.shape[1] for linear in linears)
+    of_alps = 2 * (steps + subject.recipe.alps.cg_steps)
+    uses = {"mask": 0, "sparsegpt": 1, "swaps": 2, "alps": of_alps}.get(subject.recipe.solver, 2)
+    select = (1 + steps) * SELECT * sum(linear.size for linear in linears) / rates.memory
     return select + (factors + uses * updates) / rates.product_float32
 
 
@@ -113,8 +119,10 @@ def measure(subject: Subject, rates: Rates) -> float:
 
 
 def _steps(subject: Subject) -> int:
-    """Products of the weight with a [C, C] matrix that a solver by iteration takes."""
-    return subject.recipe.alps.iterations if subject.recipe.solver == "alps" else 1
+    """Of ADMM, in the solver alps."""
+    recipe = subject.recipe
+    searched = recipe.solver == "alps" and recipe.alps.support == "rows"
+    return min(recipe.alps.iterations, ADMM_STEPS) if searched else 0
 
 
 def _active(subject: Subject) -> float:

@@ -22,14 +22,15 @@ ROUNDING = 4
 """So many times the precision of float32 may a weight be off that was scaled and scaled back."""
 
 
-@register_solver("alps", needs=["gram"])
+@register_solver("alps", needs=["gram"], patterns=True)
 def alps(request: SolveRequest) -> Tensor:
     """Minimise the output error ||(W - What) X||^2 over the weights of a support, and over the support too.
 
-    The support starts as the mask of the scores and keeps its counts of each row, or only their sum where rows compete;
-    with ``support: score`` it stays that mask. All of it in float32, over columns scaled to unit norm, with the damped
-    Gram matrix of :func:`damped_correlation`. No row ends worse than with the plain mask on the calibration inputs;
-    where rows compete, the linear as a whole does not. Without a factor of that matrix it is the plain mask.
+    The support starts as the mask of the scores and keeps its counts of each row, of each group with a pattern, or only
+    their sum where rows compete; with ``support: score`` it stays that mask. All of it in float32, over columns scaled
+    to unit norm, with the damped Gram matrix of :func:`damped_correlation`. No row ends worse than with the plain mask
+    on the calibration inputs; where rows compete, the linear as a whole does not. Without a factor of that matrix it is
+    the plain mask.
     """
     factor = request.statistics.factor(request.recipe.damping)
     if factor.upper is None:
@@ -98,7 +99,9 @@ def _inverse(correlation: Tensor, rho: float) -> Tensor:
 
 
 def _largest(values: Tensor, request: SolveRequest) -> Tensor:
-    """Bool [R, C]: all but the ``prune_count`` smallest magnitudes of each row, or of the matrix where rows compete."""
+    """Bool [R, C]: all but the smallest magnitudes of each row, of each group, or of the matrix where rows compete."""
+    if request.pattern is not None:
+        return trim_kernels.nm_mask(values, *request.pattern)
     if not request.rows_compete:
         return trim_kernels.row_mask(values, request.prune_count)
     count = int(request.prune_count.sum())

@@ -52,6 +52,13 @@ def test_a_machine_of_twice_the_speed_takes_half_the_time(recipe):
     assert {name: seconds / 2 for name, seconds in slow.items()} == pytest.approx(fast)
 
 
+def test_a_support_that_admm_finds_takes_longer_up_to_where_it_stands_still():
+    def seconds(**options):
+        return estimate(subject_of({"solver": "alps", "rows": "uniform", "alps": options}))["apply"]
+
+    assert seconds(support="score") < seconds(iterations=5) < seconds(iterations=100) == seconds()
+
+
 def test_more_sequences_and_more_blocks_take_longer():
     few, many = estimate(subject_of({}, 8)), estimate(subject_of({}, 32))
     assert many["forward"] == pytest.approx(4 * few["forward"])

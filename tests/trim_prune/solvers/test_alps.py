@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from trim_prune import Recipe
+from trim_prune.pattern import Keep
 
 
 def least_squares(weight, kept, damped):
@@ -37,6 +38,26 @@ def test_the_error_falls_from_mask_to_new_weights_to_a_new_support(solve, linear
     support = solve("alps", weight, inputs, 60).errors.sum()
     free = solve("alps", weight, inputs, 60, compete=True).errors.sum()
     assert free < support < 0.9 * weights < 0.9 * plain
+
+
+@pytest.mark.parametrize("pattern", [Keep(2, 4), Keep(3, 8), Keep(5, 7)], ids=str)
+@pytest.mark.parametrize("support", ["score", "rows"])
+def test_every_group_keeps_what_a_pattern_says(solve, linear, support, pattern):
+    weight, inputs = linear(24, 56, 400)
+    count = 56 // pattern.of * (pattern.of - pattern.keep)
+    plain = solve("mask", weight, inputs, count, pattern=pattern)
+    solved = solve("alps", weight, inputs, count, pattern=pattern, support=support)
+    assert (solved.kept.view(24, -1, pattern.of).sum(dim=2) == pattern.keep).all()
+    assert (solved.errors <= plain.errors * (1 + 1e-4)).all()
+    assert solved.errors.sum() < 0.9 * plain.errors.sum()
+
+
+def test_a_pattern_is_better_with_a_support_of_its_own(solve, linear):
+    weight, inputs = linear(24, 56, 400)
+    score, rows = (
+        solve("alps", weight, inputs, 28, pattern=Keep(2, 4), support=support) for support in ("score", "rows")
+    )
+    assert rows.errors.sum() < 0.95 * score.errors.sum()
 
 
 def test_the_final_weights_are_the_least_squares_of_the_final_support(solve, linear):

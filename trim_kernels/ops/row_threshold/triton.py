@@ -5,12 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from trim_kernels import triton_common as common
+from trim_kernels.ops.row_threshold import reference
 from trim_kernels.scoring import apart
 from trim_kernels.triton_common import refusal as refusal
 
 WIDEST_IN_REGISTERS = 32_768
 WIDE_BLOCK, WIDE_WARPS = 4096, 16
 APPLY_BLOCK = 4096
+LONG_COLUMNS, FEW_ROWS = 131_072, 32
+"""No more rows than these, that are as long, are torch's to sort: one program a row would leave the device idle."""
 
 
 def row_threshold(
@@ -28,6 +31,9 @@ def thresholds(
     rows, width = weight.shape
     if width <= WIDEST_IN_REGISTERS:
         return _select(kernels.THRESHOLD.value, weight, prune_count, column_scale, score, None, check_values)
+    if width >= LONG_COLUMNS and rows <= FEW_ROWS:
+        counts = prune_count if check_values else prune_count.clamp(0, width)
+        return reference.row_threshold(weight, counts, column_scale, score, check_values)
     key, column = prune_count.new_empty(rows), prune_count.new_empty(rows)
     bad = common.BadValues(weight.device)
     if rows:

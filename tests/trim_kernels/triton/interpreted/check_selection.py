@@ -52,6 +52,20 @@ def test_thresholds_of_wide_rows_are_those_of_the_reference(name, dtype, scoring
     testing.check_row_threshold("triton", weight[-3:], counts[-3:], **last)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_few_long_rows_are_those_of_the_reference(dtype, device):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(2, selection.LONG_COLUMNS + 3, generator=generator).mul(8).round()
+    weight = weight.to(device, testing.DTYPES[dtype])
+    scale = torch.rand(weight.shape[1], generator=generator).to(device)
+    counts = torch.tensor([weight.shape[1] // 3, weight.shape[1]], dtype=torch.int32, device=device)
+    for check in (testing.check_row_threshold, testing.check_row_mask, testing.check_prune_rows):
+        check("triton", weight, counts, column_scale=scale)
+    beyond = torch.tensor([-1, weight.shape[1] + 1], dtype=torch.int32, device=device)
+    mask = row_mask(weight, beyond, check_values=False, backend="triton")
+    assert [bool(row.any()) for row in mask] == [True, False]
+
+
 @pytest.mark.parametrize(("dtype", "layout"), LAYOUTS_AND_DTYPES)
 def test_masks_and_pruned_rows_are_those_of_the_reference(dtype, layout, matrix, read):
     weight, counts, scores = matrix("3x7", dtype, "column_scale", layout)
