@@ -97,9 +97,9 @@ CALLS: dict[str, tuple[Callable[[Arguments, str], object], Callable[[object, obj
 
 
 def matrices() -> dict[str, Tensor]:
-    """Odd and even widths, ties, rows as long as a model's, rows for global memory, and rows that blocks share."""
+    """Odd and even widths, ties, rows as long as a model's, beyond shared memory, and such that blocks share."""
     names = ("5x8", "17x129", "ties", "3x2049")
-    widths = (5120, 18_944, 40_000, 66_001)
+    widths = (5120, 18_944, 40_000, 60_000, 66_001)
     return {name: testing.nasty_matrix(name, torch.float32) for name in names} | {
         f"3 x {width}": testing.heavy_tailed(3, width, TOKENS)[0] for width in widths
     }

@@ -14,7 +14,7 @@ struct Selection {
 
 // Whether one block a row would leave most of the device idle.
 bool is_split(int64_t rows, int64_t columns) {
-  return columns >= kSplitColumns && 2 * rows <= attribute(cudaDevAttrMultiProcessorCount);
+  return rows > 0 && columns >= kSplitColumns && 2 * rows <= attribute(cudaDevAttrMultiProcessorCount);
 }
 
 template <class Dtype, int kThreads, int kVectors>

@@ -1,5 +1,6 @@
 // row_select of few rows that are too long for one block each: many blocks count the digits of one row's keys, and what
-// they counted meets in global memory. A launch for each digit; each begins by finding the digits counted before it.
+// they counted meets in global memory. A launch for each digit, and one that writes; each begins by finding the
+// digits counted before it.
 #pragma once
 #include "row_select.cuh"
 
@@ -8,12 +9,13 @@ namespace {
 
 constexpr int kSplitThreads = 512;
 constexpr int64_t kSplitColumns = 65536;
-constexpr int kSplitPasses = 6;  // three digits of the key, then three of the column among those with that key
+constexpr int kDigitsOfKey = sizeof kDigits / sizeof kDigits[0];
+constexpr int kSplitPasses = 2 * kDigitsOfKey;  // digits of the key, then those of the column among all with that key
 
 // Of each row, zeroed before the first launch: of the key's digits, then of the column's.
 constexpr int kSplitCounters = 2 * kCounters;
 
-// Every `blocks`-th piece of a row, as a block takes them.
+// What one block takes of a row: every gridDim.x-th piece.
 template <class Row>
 struct PartOfRow {
   template <class Visit>
@@ -67,7 +69,7 @@ template <class Dtype, int kPass>
 __global__ void __launch_bounds__(kSplitThreads)
     split_count(ScoredMatrix<Dtype> matrix, const int32_t* prune_count, uint32_t* counters, bool ties, int32_t* bad) {
   __shared__ SelectShared<kSplitThreads> shared;
-  constexpr int kDigit = kPass % 3, kFirst = kDigits[kDigit].counters, kBins = 1 << kDigits[kDigit].bits;
+  constexpr int kDigit = kPass % kDigitsOfKey, kFirst = kDigits[kDigit].counters, kBins = 1 << kDigits[kDigit].bits;
   const int64_t index = blockIdx.y;
   const int32_t columns = matrix.columns, count = prune_count[index];
   const ScoredRow<Dtype> scored(matrix, index);
@@ -82,14 +84,14 @@ __global__ void __launch_bounds__(kSplitThreads)
   if (found.settled) return;
   clear_counters(shared);
   __syncthreads();
-  if constexpr (kPass < 3) {
+  if constexpr (kPass < kDigitsOfKey) {
     count_digits<kDigit>(part, columns, found.key, shared.counters);
   } else {
     const ColumnsOf<PartOfRow<ScoredRow<Dtype>>> equal{part, found.key};
     count_digits<kDigit>(equal, columns, found.column, shared.counters);
   }
   __syncthreads();
-  uint32_t* const to = of_row + kPass / 3 * kCounters;
+  uint32_t* const to = of_row + kPass / kDigitsOfKey * kCounters;
   for (int bin = kFirst + threadIdx.x; bin < kFirst + kBins; bin += kSplitThreads) {
     const uint32_t own = shared.counters[bin];
     if (own) atomicAdd(&to[bin], own);

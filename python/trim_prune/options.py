@@ -146,7 +146,8 @@ class SwapsOptions(Strict):
 class AlpsOptions(Strict):
     """Options of the solver alps.
 
-    ``support``: the mask of the scores (``score``), or found by ADMM with the counts of the row budget (``rows``).
+    ``support``: the mask of the scores (``score``), or found by ADMM (``rows``) with the counts of the row budget, of
+    the groups of a pattern, or, where rows compete, of the whole.
     ``iterations``: at most so many steps of ADMM. ``rho``: its first penalty. ``cg_steps``: conjugate gradients.
     """
 

@@ -92,7 +92,7 @@ class Recipe(RecipeBase):
     solver: str = "mask"
     pattern: Annotated[InstanceOf[Pattern], BeforeValidator(_pattern), PlainSerializer(str)] | None = None
     """Keep n of every m consecutive columns: "keep 2 of 4", whose sparsity need not be said; or "of 8", where the layer
-    budget says how many. Takes the place of a row budget."""
+    budget says how many. Takes the place of a row budget; one that says what stays, also of the layers of a preset."""
     permute: bool = Field(default=False, strict=True)
     """Whether columns of linears are reordered, so that the groups of the pattern keep more, where the linears before
     can be reordered with them and the model stays the same function."""
@@ -137,7 +137,8 @@ class Recipe(RecipeBase):
         }
         preset = presets.read(values["preset"]) if isinstance(values.get("preset"), str) else {}
         if (pattern := values.get("pattern", preset.get("pattern"))) is not None:
-            # It leaves nothing to a row budget, and a whole one says what every linear keeps.
+            # It leaves nothing to a row budget, and a whole one says what every linear keeps. A preset that has a
+            # pattern itself chose its layers for it.
             whole = _sparsity_of(pattern)
             layers = {"layers": "uniform"} if whole and "pattern" not in preset else {}
             preset = preset | {"rows": "uniform"} | layers | whole
@@ -196,7 +197,7 @@ class Recipe(RecipeBase):
             raise TrimPruneError(
                 f"a pattern says what every linear keeps, and layer budget {self.layers!r} says otherwise",
                 got=f"pattern: {self.pattern}, layers: {self.layers}",
-                fix=f"write pattern: of {self.pattern.of} and sparsity: {self.pattern.sparsity:g}, or leave layers out",
+                fix=f"write pattern: of {self.pattern.of} and sparsity: {self.pattern.sparsity:g}, or layers: uniform",
             )
         if self.rows != "uniform":
             raise TrimPruneError(

@@ -288,8 +288,8 @@ def _rounding(factor: Tensor, other: Tensor, products: int) -> float:
     """What a sum of so many products may be off by, relative to that of their absolute values.
 
     On a GPU one thread may add all of them one after another: n roundings of at most eps / 2 each come to about
-    sqrt(n) eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815), in the worst of many such sums to somewhat
-    more, of which twice as much is allowed. On a CPU they are added in several lanes.
+    sqrt(n) eps / 2 (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815). Twice that is allowed, as the worst of
+    millions of sums goes a little beyond it. On a CPU they are added in several lanes.
     """
     on_tensor_cores = factor.is_cuda and factor.dtype == other.dtype != torch.float32
     cut_off = min(products, PRODUCTS_IN_ALL) / PRODUCTS_AT_ONCE if on_tensor_cores else 0

@@ -189,7 +189,7 @@ def of_all_blocks(subject: Subject) -> int:
 def factored(subject: Subject) -> bool:
     """Whether a method takes the factor of an inverse Gram matrix."""
     recipe = subject.recipe
-    return recipe.score == "obs" or recipe.solver == "sparsegpt" or bool(recipe.correction)
+    return recipe.score == "obs" or recipe.solver in ("sparsegpt", "alps") or bool(recipe.correction)
 
 
 def _of_input(subject: Subject, linear: Linear, needs: frozenset[str]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..budgets.layers import LAYER_BUDGETS
 from ..models.discover import Linear
 from ..output_error import error_inputs
+from ..solvers.alps import RHO_STEPS
 from .memory import factored, hidden_states, vectors
 from .rates import Rates
 from .subject import Subject
@@ -17,8 +18,8 @@ SORT, SELECT = 48, 20
 """Bytes of memory traffic that take as long as sorting, or selecting from, one weight of a row."""
 CANDIDATES = 4
 """Products with the search inputs that all steps of TRIM's search are worth: each moves a few weights only."""
-ADMM_STEPS, ADMM_INVERSES = 24, 8
-"""About what the solver alps takes until its support stands still: at most so many steps, and values of rho."""
+ADMM_STEPS = 24
+"""About so many steps the solver alps takes until its support stands still."""
 PASSES = 3
 """How often an activation is written or read on its way, as a multiple of what is live at once."""
 
@@ -97,8 +98,7 @@ def apply(subject: Subject, rates: Rates) -> float:
     """The solver: selections; where columns make up for others, a factor (C^3) and its use (R C^2) as well."""
     linears, steps = subject.linears, _steps(subject)
     factors = sum(size**3 * count for size, count in _inputs(subject)) if factored(subject) else 0
-    if steps:
-        factors += ADMM_INVERSES * sum(linear.shape[1] ** 3 for linear in linears)
+    factors += -(-steps // RHO_STEPS) * sum(linear.shape[1] ** 3 for linear in linears)
     updates = sum(linear.size * linear.shape[1] for linear in linears)
     of_alps = 2 * (steps + subject.recipe.alps.cg_steps)
     uses = {"mask": 0, "sparsegpt": 1, "swaps": 2, "alps": of_alps}.get(subject.recipe.solver, 2)
@@ -119,7 +119,7 @@ def measure(subject: Subject, rates: Rates) -> float:
 
 
 def _steps(subject: Subject) -> int:
-    """Of ADMM, in the solver alps."""
+    """Steps of ADMM; 0 where no support is searched for."""
     recipe = subject.recipe
     searched = recipe.solver == "alps" and recipe.alps.support == "rows"
     return min(recipe.alps.iterations, ADMM_STEPS) if searched else 0

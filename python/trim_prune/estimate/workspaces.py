@@ -87,8 +87,8 @@ def swaps(matrix: Matrix) -> int:
 
 
 def alps(matrix: Matrix) -> int:
-    """Correlations, their factor and its inverse; six float32 copies of the weight, and two masks."""
-    return 3 * FLOAT * matrix.columns**2 + 6 * FLOAT * matrix.size + 2 * matrix.size
+    """Correlations, their factor and its inverse; eleven float32 copies of the weight, and two masks."""
+    return 3 * FLOAT * matrix.columns**2 + 11 * FLOAT * matrix.size + 2 * matrix.size
 
 
 SCORE: Mapping[str, Bytes] = {"magnitude": nothing, "wanda": nothing, "obs": nothing, "ria": ria}

@@ -41,9 +41,9 @@ def alps(request: SolveRequest) -> Tensor:
     dense = weight.to(torch.float32)
     # No square of a weight overflows.
     size = dense.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
-    scaled = dense / size * norm
-    target = scaled @ correlation
-    sparse, kept = scaled.masked_fill(~mask, 0), mask
+    sparse, kept = dense / size * norm, mask
+    target = sparse @ correlation
+    sparse.masked_fill_(~mask, 0)
     if options.support == "rows":
         try:
             sparse, kept = _admm(target, correlation, sparse, mask, request)

@@ -21,7 +21,7 @@ TABLE = Path(__file__).with_name("resources.json")
 LIBRARY = Path(cuda.__file__).with_name("lib") / "libtrim_kernels_cuda.so"
 STATIC_SHARED_LIMIT = 48 << 10
 HOPPER = "sm_90a"
-MATRIX_READERS = ("select_", "prune_below", "order_", "masked_product", "add_gram", "sum_squares", "find_bad")
+MATRIX_READERS = ("select_", "split_", "prune_below", "order_", "masked_product", "add_gram", "sum_squares", "find_bad")
 
 
 def tool(name: str) -> str | None:
@@ -131,7 +131,8 @@ def test_matrices_are_read_sixteen_bytes_at_a_time(architecture):
 @pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
 def test_pruned_weights_are_written_sixteen_bytes_at_a_time(architecture):
     code = instructions(architecture)
-    writers = [name for name in code if name.startswith(("select_rows<", "select_wide_rows<", "prune_below<"))]
+    kernels = ("select_rows<", "select_wide_rows<", "split_write<", "prune_below<")
+    writers = [name for name in code if name.startswith(kernels)]
     assert writers
     assert all(re.search(r"STG\.E(\.EF)?\.128\b", code[name]) for name in writers)
     # Weights that are not aligned go one by one, and so do masks, which are bytes.
@@ -140,8 +141,9 @@ def test_pruned_weights_are_written_sixteen_bytes_at_a_time(architecture):
 
 @pytest.mark.parametrize("architecture", ["sm_80", HOPPER, "sm_100"])
 def test_lanes_with_the_same_digit_are_counted_at_once(architecture):
-    kernels = {name: code for name, code in instructions(architecture).items() if name.startswith("select_rows<")}
-    assert kernels
+    counting = ("select_rows<", "split_count<")
+    kernels = {name: code for name, code in instructions(architecture).items() if name.startswith(counting)}
+    assert all(any(name.startswith(one) for name in kernels) for one in counting)
     assert all("ATOMS.POPC.INC" in code for code in kernels.values())
 
 

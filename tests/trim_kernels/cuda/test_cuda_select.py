@@ -119,6 +119,22 @@ def test_bad_values_of_a_long_row_are_named():
         row_mask(torch.zeros(1, LONG), torch.tensor([-1], dtype=torch.int32), backend="cuda")
 
 
+def test_without_checks_bad_values_of_a_long_row_do_no_harm(monkeypatch):
+    monkeypatch.setenv("TRIM_SHIM_MULTIPROCESSORS", "8")
+    weight = torch.randn(4, LONG, generator=torch.Generator().manual_seed(8))
+    counts = torch.tensor([100, -7, LONG + 5, 100], dtype=torch.int32)
+    expected = row_mask(weight[:1], 100, backend="reference")
+    weight[3, 5:9] = float("nan")
+    mask = row_mask(weight, counts, check_values=False, backend="cuda")
+    assert torch.equal(mask[:1], expected)
+    assert (int(mask[1].sum()), int(mask[2].sum())) == (LONG, 0)
+
+
+@pytest.mark.parametrize("op", SELECTIONS)
+def test_long_rows_of_which_there_are_none(op):
+    SELECTIONS[op]("cuda", torch.zeros(0, LONG), torch.zeros(0, dtype=torch.int32))
+
+
 def test_without_checks_the_weight_is_pruned_in_one_pass():
     weight = testing.nasty_matrix("17x129", torch.bfloat16)
     counts = testing.mixed_counts(weight)

@@ -152,9 +152,12 @@ WIDTHS = [1, 2048, 5120, 8960, 13_824, 16_896, 16_904, 18_944, 22_016, 24_568, 2
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_widths(columns, dtype, backend):
     """Each way to hold a row, the shared memory that needs permission included."""
-    weight = torch.randn(3, columns, device="cuda", generator=generator(columns)).to(testing.DTYPES[dtype])
+    # Of few long rows each would be shared by many blocks.
+    rows = 3 if columns < 65_536 else torch.cuda.get_device_properties(0).multi_processor_count
+    weight = torch.randn(rows, columns, device="cuda", generator=generator(columns)).to(testing.DTYPES[dtype])
     scale = torch.rand(columns, device="cuda", generator=generator(1))
-    counts = torch.tensor([0, columns // 2, columns], dtype=torch.int32, device="cuda")
+    counts = mixed_counts(rows, columns)
+    counts[:3] = torch.tensor([0, columns // 2, columns], dtype=torch.int32)
     for check in SELECTIONS.values():
         check(backend, weight, counts, column_scale=scale)
     with skipped_where_refused(backend):
@@ -167,8 +170,9 @@ def test_few_long_rows(rows, columns, dtype, backend):
     weight = torch.randn(rows, columns, device="cuda", generator=generator(columns)).to(testing.DTYPES[dtype])
     scale = torch.rand(columns, device="cuda", generator=generator(1))
     counts = mixed_counts(rows, columns)
-    for check in (testing.check_row_threshold, testing.check_row_mask, testing.check_prune_rows):
+    for check in SELECTIONS.values():
         check(backend, weight, counts, column_scale=scale)
+        check(backend, weight[:0], counts[:0], column_scale=scale)
     testing.check_row_mask(backend, weight.mul(4).round(), counts)
 
 
@@ -304,8 +308,11 @@ def test_two_runs_give_the_same_bits(backend):
     assert all(itertools.starmap(torch.equal, zip(run(), run(), strict=True)))
 
 
-def test_a_captured_mask_follows_its_weight(backend):
+@pytest.mark.parametrize("long", [False, True], ids=["rows", "one long row"])
+def test_a_captured_mask_follows_its_weight(long, backend):
     weight, _, scale = layer()
+    if long:
+        weight, scale = weight.repeat(1, 3).view(1, -1), scale.repeat(3 * len(weight))
     counts = mixed_counts(*weight.shape)
 
     def mask(backend: str) -> Tensor:

@@ -29,6 +29,8 @@ RECIPES = {
     "sparsegpt": {"rows": "uniform", "solver": "sparsegpt"},
     "magnitude": {"score": "magnitude", "rows": "uniform"},
     "sparsegpt, eight groups": {"rows": "uniform", "solver": "sparsegpt", "samples": 32, "seqlen": 32},
+    "alps": {"score": "magnitude", "rows": "uniform", "solver": "alps", "alps": {"iterations": 4}},
+    "best": {"preset": "best", "alps": {"iterations": 4}, "batch_size": 2},
     "two models": {"rows": "uniform", "correction": 0.5, "batch_size": 2},
 }
 
@@ -119,7 +121,8 @@ def test_the_parts_of_each_method():
     for samples, waiting in ((4, 0), (8, 1), (32, 3)):
         subject = subject_of("cpu", rows="uniform", solver="swaps", samples=samples)
         assert unsettled(replace(subject, sequences=samples)) == waiting * grams
-    assert factors(subject_of("cpu", rows="uniform", solver="sparsegpt")) == sum(4 * size**2 for size in columns)
+    for solver in ("sparsegpt", "alps"):
+        assert factors(subject_of("cpu", rows="uniform", solver=solver)) == sum(4 * size**2 for size in columns)
     assert factors(subject_of("cpu", rows="uniform", solver="swaps")) == 0
     assert (
         hidden_states(subject_of("cpu", correction=0.5)) == 3 * hidden_states(subject_of("cpu")) == 3 * 8 * 16 * 32 * 4

@@ -32,6 +32,6 @@ def select_rows(
     matrix = scored(unit_stride(weight), column_scale, score)
     bad = cuda.value_flag(weight, column_scale, check_values)
     counters = cuda.size("row_select_scratch", *weight.shape, weight.device.index or 0)
-    scratch = torch.zeros(counters, dtype=torch.int32, device=weight.device)
+    scratch = torch.zeros(counters, dtype=torch.int32, device=weight.device) if counters else None
     cuda.call("row_select", weight.device, matrix, prune_count.contiguous(), selected, scratch, bad=bad)
     cuda.require_good(bad, weight, column_scale, score, prune_count=prune_count)

@@ -13,7 +13,8 @@ WIDEST_IN_REGISTERS = 32_768
 WIDE_BLOCK, WIDE_WARPS = 4096, 16
 APPLY_BLOCK = 4096
 LONG_COLUMNS, FEW_ROWS = 131_072, 32
-"""No more rows than these, that are as long, are torch's to sort: one program a row would leave the device idle."""
+"""No more rows than these, that are as long, are torch's to sort: one program a row would leave the device idle. It
+takes some 28 bytes of memory a weight."""
 
 
 def row_threshold(
@@ -32,6 +33,7 @@ def thresholds(
     if width <= WIDEST_IN_REGISTERS:
         return _select(kernels.THRESHOLD.value, weight, prune_count, column_scale, score, None, check_values)
     if width >= LONG_COLUMNS and rows <= FEW_ROWS:
+        # Counts that nobody checks must not become indices beyond the row.
         counts = prune_count if check_values else prune_count.clamp(0, width)
         return reference.row_threshold(weight, counts, column_scale, score, check_values)
     key, column = prune_count.new_empty(rows), prune_count.new_empty(rows)

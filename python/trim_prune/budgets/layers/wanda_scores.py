@@ -28,5 +28,5 @@ def wanda_scores(request: LayerRequest, linears: Sequence[Linear]) -> Iterator[T
         scale = column_norm(statistics).to(torch.float32)
         if not torch.isfinite(scale).all():
             raise ValueError(f"Wanda's column scale of {linear.name}: expected finite values, got an overflow")
-        for rows in row_tiles(weight):
+        for rows in row_tiles(weight, scale.device):
             yield scores(weight[rows].to(scale.device), scale, None)
