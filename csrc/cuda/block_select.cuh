@@ -79,6 +79,7 @@ __device__ __forceinline__ void find_in(const uint32_t* counters, uint32_t& base
   rank = shared.rank;
 }
 
+// Both, for a row that is this block's alone.
 template <int kThreads, int kDigit, class Row>
 __device__ __forceinline__ void count_and_find(const Row& row, int32_t columns, uint32_t& base, uint32_t& rank,
                                                SelectShared<kThreads>& shared) {

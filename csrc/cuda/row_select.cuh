@@ -1,5 +1,6 @@
-// row_select and prune_rows: one block a row, persistent; few long rows are row_select_split.cuh's. The weight is read from memory once; what is pruned in place
-// is written from registers, or where these have no room for it read again from the cache that the first read filled.
+// row_select and prune_rows: one block a row, persistent; few long rows are row_select_split.cuh's. The weight is read
+// from memory once; what is pruned in place is written from registers, or where these have no room for it read again
+// from the cache that the first read filled.
 #pragma once
 #include <type_traits>
 
