@@ -71,7 +71,7 @@ def _exchange(
     """
     size = min(size, value.shape[1])
     flip = value * (value + 2 * torch.where(kept, pull, -pull))
-    leave, enter = (_least(flip.masked_fill(mask, torch.inf), size) for mask in (~kept, kept))
+    leave, enter = (least(flip.masked_fill(mask, torch.inf), size) for mask in (~kept, kept))
     columns = torch.cat([leave, enter], dim=1)
     before = kept.gather(1, columns)
     # Where fewer than `size` are kept, or pruned, the list holds others too; they must not be taken.
@@ -92,7 +92,7 @@ def _exchange(
     return columns, before, after
 
 
-def _least(values: Tensor, size: int) -> Tensor:
+def least(values: Tensor, size: int) -> Tensor:
     """The columns [T, size] of the least of ``values`` [T, C].
 
     They lie in the ``size`` groups whose minima are the least: one pass over all of them in place of a selection.
@@ -104,5 +104,5 @@ def _least(values: Tensor, size: int) -> Tensor:
     nearest = minima.topk(size, dim=1, largest=False).indices
     first = torch.arange(0, columns, minima.shape[1], device=values.device)
     candidates = (first[:, None] + nearest[:, None, :]).flatten(1)
-    least = values.gather(1, candidates).topk(size, dim=1, largest=False).indices
-    return candidates.gather(1, least)
+    places = values.gather(1, candidates).topk(size, dim=1, largest=False).indices
+    return candidates.gather(1, places)

@@ -6,6 +6,7 @@ import torch
 from trim_prune import Recipe, TrimPruneError
 from trim_prune.calibration.statistics import LinearStatistics
 from trim_prune.solvers.gram import damped_correlation
+from trim_prune.solvers.swaps import least
 
 
 def best_change(value, kept, gram):
@@ -156,3 +157,12 @@ def test_options_of_a_solver_that_does_not_run_are_refused():
     with pytest.raises(TrimPruneError, match=r"options of swaps are given(.|\n)*solver: mask(.|\n)*solver: swaps"):
         Recipe.build({"sparsity": 0.5, "swaps": {"rounds": 5}})
     assert Recipe.build({"sparsity": 0.5, "solver": "swaps", "swaps": {"rounds": 5}}).swaps.rounds == 5
+
+
+@pytest.mark.parametrize(("rows", "columns", "size"), [(5, 640, 8), (1, 641, 8), (40, 96, 96), (3, 7, 3), (2, 1, 1)])
+def test_the_least_of_a_row_are_found_by_groups(rows, columns, size):
+    values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(columns))
+    values[0, columns // 3 :] = torch.inf
+    found = least(values, size)
+    assert torch.equal(values.gather(1, found), values.sort(dim=1).values[:, :size])
+    assert all(len(set(row)) == size for row in found.tolist())
