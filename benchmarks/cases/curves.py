@@ -30,13 +30,14 @@ def _product_and_gathered_bands(band: Band) -> Tensor:
     before, between = order[:, : band.first_count], order[:, band.first_count : band.last_count]
     gone = torch.zeros_like(weight).scatter_(1, before, weight.gather(1, before))
     products = gone @ band.gram
-    curves = []
+    # One tensor for all: small ones kept between the large ones of each row would leave the allocator holes.
+    curves = weight.new_empty(len(weight), between.shape[1] + 1)
     for row, columns in enumerate(between):
         going = weight[row, columns]
         pairs = band.gram[columns][:, columns]
         growth = going * (2 * (products[row, columns] + pairs.tril(-1) @ going) + going * pairs.diagonal())
-        curves.append(torch.cat([gone[row] @ products[row][:, None], growth]).double().cumsum(0))
-    return torch.stack(curves).float()
+        curves[row] = torch.cat([gone[row] @ products[row][:, None], growth]).double().cumsum(0)
+    return curves
 
 
 ROW_ERROR_CURVE = Case(

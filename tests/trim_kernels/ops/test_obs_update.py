@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.baselines.sparsegpt_paper import update
 from trim_kernels import inverse_factor, obs_update_, testing
-from trim_kernels.ops.obs_update import blocks
+from trim_kernels.ops.obs_update import blocks, native
 
 SHAPES = [(1, 1), (1, 9), (9, 1), (0, 5), (3, 7), (33, 15), (17, 127), (70, 128), (31, 129), (5, 300), (3, 1025)]
 
@@ -98,7 +98,22 @@ def test_the_widths_of_blocks_and_panels_do_not_matter(columns, block, panel, ba
     testing.check_obs_update(backend, *testing.elimination(5, columns))
 
 
-@pytest.mark.parametrize("shape", [(40, 300), (7, 1100)], ids=str)
+@pytest.mark.usefixtures("instruction_set", "poisoned_memory")
+@pytest.mark.parametrize("columns", [300, 2047, 2049])
+def test_wide_blocks_of_many_rows(columns):
+    many = native.ROWS * torch.get_num_threads()
+    for rows in (many - 1, many, many + 1):
+        testing.check_obs_update("cpu", *testing.elimination(rows, columns))
+
+
+@pytest.mark.parametrize("columns", [15, 16, 17, 40])
+def test_the_width_of_wide_blocks_does_not_matter(columns, monkeypatch):
+    monkeypatch.setattr(native, "WIDE_BLOCK", 16)
+    monkeypatch.setattr(blocks, "PANEL", 8)
+    testing.check_obs_update("cpu", *testing.elimination(native.ROWS * torch.get_num_threads(), columns))
+
+
+@pytest.mark.parametrize("shape", [(40, 300), (7, 1100), (300, 160)], ids=str)
 def test_it_is_the_published_update(shape, backend):
     weight, kept, factor = testing.elimination(*shape)
     expected = weight.clone()

@@ -12,7 +12,7 @@ from trim_kernels.precision import full_float32
 from trim_kernels.scoring import apart, require_finite_tensor, surely_finite
 
 BLOCK = 128
-"""Columns that a kernel eliminates at once."""
+"""Columns that a kernel eliminates at once, if it does not say otherwise."""
 PANEL = 1024
 """Columns that are updated after each block; those right of the panel are updated, and read, once for all of it."""
 
@@ -20,7 +20,9 @@ EliminateBlock = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """Called with weight, kept, factor and errors of a block of columns; changes the weight, and writes all errors."""
 
 
-def eliminate(weight: Tensor, kept: Tensor, factor: Tensor, eliminate_block: EliminateBlock) -> Tensor:
+def eliminate(
+    weight: Tensor, kept: Tensor, factor: Tensor, eliminate_block: EliminateBlock, block: int | None = None
+) -> Tensor:
     """Check the values, eliminate all columns of the weight in place, and return the errors."""
     weight, factor = weight.detach(), apart(factor.detach(), weight)
     require_good(weight, factor)
@@ -28,10 +30,12 @@ def eliminate(weight: Tensor, kept: Tensor, factor: Tensor, eliminate_block: Eli
     work = unit_stride(weight)
     errors = torch.empty((rows, columns), dtype=torch.float32, device=weight.device)
     with full_float32(weight.device):
-        for panel in range(0, columns, PANEL):
-            panel_end = min(panel + PANEL, columns)
-            for begin in range(panel, panel_end, BLOCK):
-                end = min(begin + BLOCK, panel_end)
+        block = block or BLOCK
+        step = max(PANEL, block)
+        for panel in range(0, columns, step):
+            panel_end = min(panel + step, columns)
+            for begin in range(panel, panel_end, block):
+                end = min(begin + block, panel_end)
                 these = slice(begin, end)
                 eliminate_block(work[:, these], kept[:, these], factor[these, these], errors[:, these])
                 _spread(work, factor, errors, these, slice(end, panel_end))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from trim_kernels import native
 from trim_kernels.native import refusal as refusal
 from trim_kernels.ops.obs_update.blocks import eliminate
 
+WIDE_BLOCK = 2048
+"""Columns of a block where every thread has rows enough. So wide, since a product of torch's leaves its threads spinning
+for the cores on which the kernel goes on, and a tile of rows still fits the second-level cache."""
+ROWS = 64
+"""That a thread takes at once."""
+
 
 def obs_update_(weight: Tensor, kept: Tensor, factor: Tensor) -> Tensor:
-    return eliminate(weight, kept, factor, native.eliminate)
+    enough = len(weight) >= ROWS * torch.get_num_threads()
+    return eliminate(weight, kept, factor, native.eliminate, block=WIDE_BLOCK if enough else None)
