@@ -100,9 +100,10 @@ def least(values: Tensor, size: int) -> Tensor:
     columns = values.shape[1]
     members = next(count for count in range(max(1, math.isqrt(columns // size)), 0, -1) if columns % count == 0)
     # Column c belongs to group c mod G, so that the groups are compared side by side as they lie in memory.
-    minima = values.unflatten(1, (members, -1)).amin(dim=1)
+    groups = columns // members
+    minima = values.reshape(-1, members, groups).amin(dim=1)
     nearest = minima.topk(size, dim=1, largest=False).indices
-    first = torch.arange(0, columns, minima.shape[1], device=values.device)
+    first = torch.arange(0, columns, groups, device=values.device)
     candidates = (first[:, None] + nearest[:, None, :]).flatten(1)
     places = values.gather(1, candidates).topk(size, dim=1, largest=False).indices
     return candidates.gather(1, places)

@@ -10,8 +10,8 @@ from trim_kernels.native import refusal as refusal
 from trim_kernels.ops.obs_update.blocks import eliminate
 
 WIDE_BLOCK = 2048
-"""Columns of a block where every thread has rows enough. So wide, since a product of torch's leaves its threads spinning
-for the cores on which the kernel goes on, and a tile of rows still fits the second-level cache."""
+"""Columns of a block where every thread has rows enough. So wide, as after a product torch's threads spin on the cores
+that the kernel wants next; no wider, as a tile of rows is to fit the second-level cache."""
 ROWS = 64
 """That a thread takes at once."""
 
