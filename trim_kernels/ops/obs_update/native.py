@@ -13,7 +13,7 @@ WIDE_BLOCK = 2048
 """Columns of a block where every thread has rows enough. So wide, as after a product torch's threads spin on the cores
 that the kernel wants next; no wider, as a tile of rows is to fit the second-level cache."""
 ROWS = 64
-"""That a thread takes at once."""
+"""That a thread takes at once, with AVX-512."""
 
 
 def obs_update_(weight: Tensor, kept: Tensor, factor: Tensor) -> Tensor:
