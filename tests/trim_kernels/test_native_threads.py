@@ -25,8 +25,8 @@ def budget():
     return torch.tensor([*found.prune_count.tolist(), *(q for trial in found.trace for q in trial.quality)]).double()
 
 
-def obs_update():
-    weight, kept, factor = testing.elimination(*WEIGHT.shape)
+def obs_update(rows=WEIGHT.shape[0]):
+    weight, kept, factor = testing.elimination(rows, WEIGHT.shape[1])
     return torch.stack([trim_kernels.obs_update_(weight, kept, factor, backend="cpu"), weight])
 
 
@@ -37,6 +37,7 @@ CALLS = {
     "prune_rows_": lambda: trim_kernels.prune_rows_(WEIGHT.clone(), COUNTS, **OPTIONS),
     "row_order": lambda: trim_kernels.row_order(WEIGHT, **OPTIONS),
     "obs_update_": obs_update,
+    "obs_update_ of many rows": lambda: obs_update(300),
     "row_error_curve": lambda: trim_kernels.row_error_curve(WEIGHT, INPUTS @ INPUTS.t(), 100, 200, **OPTIONS),
     "pack_values": lambda: trim_kernels.pack_values(WEIGHT, PACKED, backend="cpu"),
     "unpack_values": lambda: trim_kernels.unpack_values(WEIGHT[MASK], PACKED, WEIGHT.shape[1], backend="cpu"),

@@ -101,8 +101,7 @@ def test_the_widths_of_blocks_and_panels_do_not_matter(columns, block, panel, ba
 @pytest.mark.usefixtures("instruction_set", "poisoned_memory")
 @pytest.mark.parametrize("columns", [300, 2047, 2049])
 def test_wide_blocks_of_many_rows(columns):
-    many = native.ROWS * torch.get_num_threads()
-    for rows in (many - 1, many, many + 1):
+    for rows in (native.MANY_ROWS - 1, native.MANY_ROWS, native.MANY_ROWS + 1):
         testing.check_obs_update("cpu", *testing.elimination(rows, columns))
 
 
@@ -110,7 +109,7 @@ def test_wide_blocks_of_many_rows(columns):
 def test_the_width_of_wide_blocks_does_not_matter(columns, monkeypatch):
     monkeypatch.setattr(native, "WIDE_BLOCK", 16)
     monkeypatch.setattr(blocks, "PANEL", 8)
-    testing.check_obs_update("cpu", *testing.elimination(native.ROWS * torch.get_num_threads(), columns))
+    testing.check_obs_update("cpu", *testing.elimination(native.MANY_ROWS, columns))
 
 
 @pytest.mark.parametrize("shape", [(40, 300), (7, 1100), (300, 160)], ids=str)
