@@ -15,7 +15,6 @@ namespace {
 constexpr int kVecs = 2;                // vectors of rows: two chains of operations side by side
 constexpr int kRows = kVecs * kLanes;   // rows of a tile
 constexpr int kStep = 8;                // columns whose errors stay in registers
-constexpr int kTilesPerChunk = 2;       // what a thread takes at once
 
 typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
 
@@ -153,7 +152,7 @@ void work(const void* context, RowQueue& queue) {
 namespace TRIM_ISA {
 
 int obs_update(const tk_elimination* job, int threads) {
-  return on_threads(job->rows, kTilesPerChunk * kRows, threads, work, job);
+  return on_threads(job->rows, kRows, threads, work, job);
 }
 
 }  // namespace TRIM_ISA

@@ -105,6 +105,10 @@ def test_wide_blocks_of_many_rows(columns):
         testing.check_obs_update("cpu", *testing.elimination(rows, columns))
 
 
+def test_several_wide_blocks():
+    testing.check_obs_update("cpu", *testing.elimination(native.MANY_ROWS + 2, 2 * native.WIDE_BLOCK + 100))
+
+
 @pytest.mark.parametrize("columns", [15, 16, 17, 40])
 def test_the_width_of_wide_blocks_does_not_matter(columns, monkeypatch):
     monkeypatch.setattr(native, "WIDE_BLOCK", 16)

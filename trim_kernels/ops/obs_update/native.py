@@ -12,7 +12,7 @@ WIDE_BLOCK = 2048
 """Columns of a block of many rows. So wide, as after a product torch's threads spin on the cores that the kernel wants
 next; no wider, as a tile of rows is to fit the second-level cache."""
 MANY_ROWS = 128
-"""Enough for two threads, with AVX-512. The number of threads is not asked for, so that results do not depend on it."""
+"""Enough for four threads, with AVX-512. The number of threads is not asked for, so that one matrix has one result."""
 
 
 def obs_update_(weight: Tensor, kept: Tensor, factor: Tensor) -> Tensor:
